@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use super::kernel_baseline::PING_BYTES;
@@ -77,6 +77,11 @@ pub fn run(options: &Options) -> Result<()> {
     let title = "A million connections on one box";
     let mut bench = Bench::new(&options.common, "million", title, (1_000_000, 60))?;
     bench.ping_seconds = options.ping_seconds;
+    let pings = [Stage::Shared, Stage::Pong].iter().any(|stage| options.stages.contains(stage));
+    ensure!(
+        !pings || bench.seconds >= options.ping_seconds,
+        "--seconds is less than --ping-seconds, so not every connection would get a ping"
+    );
     if !options.no_namespace {
         bench.note(namespace::enter_if_permitted());
     }

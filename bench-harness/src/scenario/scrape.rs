@@ -1,7 +1,8 @@
 //! The cost of a scrape of the metrics, at a million connections.
 //!
 //! Owns the rows of `scrape`. Never scrapes while connections are made. Invariant: passes are
-//! counted in two windows of the same length, with and without scrapes.
+//! counted in windows of the same length, with and without scrapes in turn, so that pings which
+//! grow more or fewer count on both sides.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,11 @@ use super::{Bench, Common, all, median};
 use crate::dense::Mode;
 use crate::namespace;
 use crate::rows::Row;
-use crate::server::Server;
+use crate::server::{PING_SECONDS, Server};
 
-/// Seconds of each window, and from one scrape to the next.
-const SECONDS: u64 = 10;
+/// Seconds of each window, windows of each side, and time from one scrape to the next.
+const SECONDS: u64 = 2;
+const PAIRS: u32 = 10;
 const EVERY: Duration = Duration::from_millis(100);
 /// Longest time of a scrape, in ns.
 const LONGEST_NS: f64 = 20e6;
@@ -36,31 +38,42 @@ struct Measured {
 pub fn run(common: &Common) -> Result<()> {
     let title = "Scrapes of the metrics at a million connections";
     let mut bench = Bench::new(common, "scrape", title, (1_000_000, SECONDS))?;
-    let scrapes = (bench.seconds * 1000 / EVERY.as_millis() as u64) as u32;
+    let window = Duration::from_secs(bench.seconds);
     bench.note(namespace::enter_if_permitted());
     let server = bench.server(false)?;
     let port = server.address().port();
     let (dense, _) = bench.connect(bench.connections, port, Mode::Subscribe(all()))?;
     // Every connection's first ping comes within one interval.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(PING_SECONDS + 1));
     let mut measured = Measured::default();
-    let before = passes(&server)?;
-    std::thread::sleep(EVERY * scrapes);
-    let between = passes(&server)?;
-    let begun = Instant::now();
-    for nth in 0..scrapes {
-        std::thread::sleep((EVERY * nth).saturating_sub(begun.elapsed()));
-        let asked = Instant::now();
-        measured.bytes = server.get("/metrics")?.len() as u64;
-        measured.times.push(asked.elapsed().as_nanos() as f64);
+    let mut last = passes(&server)?;
+    let mut added = |server: &Server| {
+        let now = passes(server)?;
+        anyhow::Ok(now - std::mem::replace(&mut last, now))
+    };
+    for _ in 0..PAIRS {
+        std::thread::sleep(window);
+        measured.quiet += added(&server)?;
+        scrape(&server, window, &mut measured)?;
+        measured.scraped += added(&server)?;
     }
-    std::thread::sleep((EVERY * scrapes).saturating_sub(begun.elapsed()));
-    (measured.quiet, measured.scraped) = (between - before, passes(&server)? - between);
     rows(&measured)?.into_iter().for_each(|row| bench.row(row));
     bench.check_standing(&dense, "while scraped");
     dense.stop()?;
     server.stop()?;
     bench.finish()
+}
+
+/// Scrapes for the time of a window.
+fn scrape(server: &Server, window: Duration, measured: &mut Measured) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < window {
+        let asked = Instant::now();
+        measured.bytes = server.get("/metrics")?.len() as u64;
+        measured.times.push(asked.elapsed().as_nanos() as f64);
+        std::thread::sleep(EVERY.saturating_sub(asked.elapsed()));
+    }
+    Ok(())
 }
 
 fn passes(server: &Server) -> Result<f64> {
