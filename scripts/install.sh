@@ -56,7 +56,7 @@ main() {
         systemctl try-restart drumline.service
         if [[ -n $start ]]; then systemctl enable --now drumline.service; fi
     elif [[ -n $start ]]; then
-        die "systemd does not run here: start $DESTDIR/usr/bin/drumline by hand"
+        echo "install.sh: systemd does not run here: start \`drumline serve --config /etc/drumline/drumline.toml\`" >&2
     fi
     echo "install.sh: installed; check the machine with \`drumline check\` and \`drumline-tune check\`"
 }

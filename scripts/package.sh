@@ -16,7 +16,8 @@ files() {
     local program=$TARGET/release/drumline
     cargo build --release
     rm -rf "$OUT" && mkdir -p "$OUT/man"
-    cp "$program" "$OUT/drumline"
+    # Without the lines of the source, as in the container: a sixth of the size. Names of functions stay.
+    strip --strip-debug -o "$OUT/drumline" "$program"
     "$program" man "$OUT/man"
     "$program" completion bash >"$OUT/drumline.bash"
     "$program" completion zsh >"$OUT/_drumline"

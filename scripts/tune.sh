@@ -412,7 +412,7 @@ check() {
 summary() {
     printf '\n%d ok, %d would change, %d may not change, %d not here, %d harmful\n' "$@"
     printf 'kernel:NAME is https://docs.kernel.org/NAME.html\n'
-    if (($2 > 0)); then printf 'To set what would change: scripts/tune.sh apply\n'; fi
+    if (($2 > 0)); then printf 'To set what would change: %s apply\n' "$0"; fi
     if (($3 > 0)); then
         printf 'What may not change here is read-only or needs root: run tune.sh on the host, as root.\n'
     fi

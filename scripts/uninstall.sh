@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Removes what scripts/install.sh installed.
 #
-# Usage: scripts/uninstall.sh [--purge]    as root; --purge also removes the configuration, state and cache
+# Usage: scripts/uninstall.sh [--purge]    as root; --purge also removes the configuration, state, cache and logs
 #        scripts/uninstall.sh --help
 #
 # The user drumline stays, so that its number is not given to another user.
@@ -38,7 +38,8 @@ main() {
         "$DESTDIR"/usr/share/man/man1/drumline.1 "$DESTDIR"/usr/share/man/man1/drumline-*.1
     rm -rf "$DESTDIR/usr/lib/drumline"
     if [[ -n $purge ]]; then
-        rm -rf "$DESTDIR/etc/drumline" "$DESTDIR/var/lib/drumline" "$DESTDIR/var/cache/drumline"
+        rm -rf "$DESTDIR/etc/drumline" "$DESTDIR/var/lib/drumline" "$DESTDIR/var/cache/drumline" \
+            "$DESTDIR/var/log/drumline"
     fi
     if [[ -z $DESTDIR && -d /run/systemd/system ]]; then systemctl daemon-reload; fi
     echo "uninstall.sh: removed"
