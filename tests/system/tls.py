@@ -378,7 +378,8 @@ def legacy_malformed():
     begin = bytearray([1, 0, 0xFF, 0xF0]) + bytes(1000)
     body = peer.tls._recordLayer._encryptThenSeal(begin, HANDSHAKE)
     peer.send(bytes([HANDSHAKE, 3, 3]) + len(body).to_bytes(2, "big") + bytes(body))
-    assert peer.end() == 0, "TLS 1.2: a message without an end is kept"
+    # The server forgets what rustls has of the message, so rustls seals nothing more.
+    assert peer.end() == "no alert", "TLS 1.2: a message without an end is kept"
 
 
 # --- sslyze ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus, WriteTraffic};
 
-use crate::wire::tls::alert::AlertDescription;
 use crate::wire::tls::unsealed::Unsealed;
 
 /// Bytes of a record's header.
@@ -60,7 +59,8 @@ impl LegacySession {
             // The begin of a handshake message, which is never of use after the handshake.
             Ok(false) if !self.incoming.is_empty() => {
                 (self.ended, self.failed, self.incoming) = (true, true, Vec::new());
-                Unsealed::Fault(Some(AlertDescription::UnexpectedMessage))
+                // rustls would seal an alert only with the message.
+                Unsealed::Fault(None)
             }
             Ok(false) => Unsealed::Data { used, plain: 0..length },
             Err(()) => {
