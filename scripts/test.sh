@@ -90,12 +90,12 @@ dead-peer   120    release npm nft ip curl | clients whose network drops every p
 traces      120    release python          | OpenTelemetry traces, decoded by the library of OpenTelemetry
 histograms  900    release python          | histogram files by other implementations of HdrHistogram
 client      300    release                 | a client that sends valid, half-valid and invalid input
-hostile     600    release                 | loads of attackers, small, with the bound of a pass
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
 bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown, feed and TLS, small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
+hostile     600    release                 | loads of attackers, small, with the bound of a pass; last, when nothing is built behind
 "
 
 step_format() {
