@@ -16,7 +16,7 @@ while (($# > 0)); do
         awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$PWD/scripts/million.sh"
         exit
         ;;
-    --connections) wanted=${2:-} && shift ;;
+    --connections) wanted=${2:-nothing} && shift ;;
     --connections=*) wanted=${1#*=} ;;
     *) options+=("$1") ;;
     esac

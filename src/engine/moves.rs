@@ -244,11 +244,10 @@ impl Shard {
         self.hub.socket_returned(slot, session);
         let mut permit = adopt.permit;
         let place = permit.as_mut().map_or(NOT_COUNTED, ControlPermit::take_address);
-        let forwarded = permit.as_ref().map_or(adopt.forwarded, ControlPermit::is_forwarded);
-        self.hub.keep_address_place(slot, place, forwarded);
+        self.hub.keep_address_place(slot, place, adopt.forwarded);
         if self.hub.settings().logs_access {
-            let client = permit.as_ref().map_or(adopt.client, ControlPermit::client);
-            self.hub.note_address(slot, client.or_else(|| peer_address(&adopt.socket)));
+            let client = adopt.client.or_else(|| peer_address(&adopt.socket));
+            self.hub.note_address(slot, client);
         }
         self.watch(slot);
         self.hub.adopt(&mut self.bus, slot, adopt.upgrade.as_ref());

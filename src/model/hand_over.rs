@@ -24,9 +24,9 @@ pub struct Adopt {
     pub sealed: Option<SealedConnection>,
     /// Counts the socket among those of the control plane until a shard takes it over.
     pub permit: Option<ControlPermit>,
-    /// Without a permit: whether a trusted peer is still to name the client.
+    /// Whether a trusted peer is still to name the client.
     pub forwarded: bool,
-    /// Without a permit: the address of the client, if the access log shows it.
+    /// The address of the client, if it is known.
     pub client: Option<IpAddr>,
 }
 

@@ -184,7 +184,7 @@ impl fmt::Write for Escaped<'_> {
 }
 
 /// Whether a character controls a terminal, ends a line or changes the direction of a text.
-fn is_special(letter: char) -> bool {
+pub fn is_special(letter: char) -> bool {
     let is_invisible = matches!(
         letter,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'

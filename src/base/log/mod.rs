@@ -22,7 +22,7 @@ use tracing::Dispatch;
 
 pub use self::access::AccessClient;
 pub use self::level::{ACCESS, Level, PARTS};
-pub use self::line::Format;
+pub use self::line::{Format, is_special};
 pub use self::logger::LogOptions;
 
 use self::line::{Head, Style};

@@ -420,7 +420,7 @@ impl HttpConnections {
             peer,
             socket: Arc::downgrade(&socket),
             is_forwarded: permit.is_forwarded(),
-            client: permit.client().map(NotedClient),
+            noted: permit.client().map(NotedClient),
             stopped: self.stopped.clone(),
             _open: self.open.subscribe(),
         };
@@ -443,7 +443,7 @@ struct Serving {
     socket: Weak<TcpStream>,
     /// Whether a trusted peer names the client of each request.
     is_forwarded: bool,
-    client: Option<NotedClient>,
+    noted: Option<NotedClient>,
     stopped: watch::Receiver<()>,
     _open: watch::Receiver<()>,
 }
@@ -451,8 +451,8 @@ struct Serving {
 impl Serving {
     /// Serves the requests of a connection.
     async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Serving { options, connection, peer, socket, is_forwarded, client, .. } = self;
-        let (mut stopped, _open) = (self.stopped, self._open);
+        let Serving { options, connection, peer, socket, is_forwarded, noted, mut stopped, _open } =
+            self;
         let peer_closed = peer_closed(socket, connection.clone());
         let buffer = options.limits.get().bytes + BUFFER_MORE;
         let served = connection.clone();
@@ -460,8 +460,8 @@ impl Serving {
             if is_forwarded {
                 request.extensions_mut().insert(ForwardedClient);
             }
-            if let Some(client) = client {
-                request.extensions_mut().insert(client);
+            if let Some(noted) = noted {
+                request.extensions_mut().insert(noted);
             }
             answer(options.clone(), served.clone(), peer, request)
         });

@@ -317,9 +317,9 @@ async fn adopt(link: &Link, upgraded: Upgraded, upgrade: Upgrade, address: Optio
         upgrade,
         bytes,
         sealed,
+        forwarded: permit.is_forwarded(),
+        client: permit.client(),
         permit: Some(permit),
-        forwarded: false,
-        client: None,
     };
     // If the shard has no room, the socket is closed and the client connects again.
     let _ = link.send(link.least_loaded_shard(), Message::Adopt(Box::new(adopt))).await;

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::base::failure::Failure;
+use crate::base::log::is_special;
 use crate::base::sys;
 
 /// Begin of the names of these sockets. The ID of the process follows.
@@ -173,7 +174,7 @@ pub fn request(pid: Option<u32>) -> Outcome {
 
 /// Whether a character of an answer may reach the terminal.
 fn is_shown(letter: char) -> bool {
-    letter == '\n' || !letter.is_control()
+    letter == '\n' || !is_special(letter)
 }
 
 fn ask(server: &Found) -> io::Result<Outcome> {

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::wire::tls::keys::{RecordKeys, TrafficKeys};
 use crate::wire::tls::legacy::{LegacySession, encode, encode_alert};
-use crate::wire::tls::record::{CHANGE_CIPHER_SPEC, HEADER};
+use crate::wire::tls::record::{CHANGE_CIPHER_SPEC, HEADER, LEGACY_CONTENT_MAX};
 use crate::wire::tls::session::TlsSession;
 use crate::wire::tls::suite::Suite;
 
@@ -28,15 +28,12 @@ pub const ACME: &[u8] = b"acme-tls/1";
 /// Maximum bytes of handshake messages that wait for their rest, as rustls has it.
 const INCOMING_MAX: usize = 64 * 1024 + 16 * 1024;
 
-/// Maximum bytes of a record's content in a handshake.
-const RECORD_MAX: usize = (1 << 14) + 2048;
-
 /// Bytes of the record at the start of `input`, once its header is there. A record that is too long
 /// ends with the input: rustls refuses what there is of it.
 pub fn record_bytes(input: &[u8]) -> Option<usize> {
     let &[_, _, _, high, low] = input.get(..HEADER)? else { return None };
     let content = usize::from(u16::from_be_bytes([high, low]));
-    Some(if content > RECORD_MAX { input.len() } else { HEADER + content })
+    Some(if content > LEGACY_CONTENT_MAX { input.len() } else { HEADER + content })
 }
 
 /// Whether a record is a ChangeCipherSpec, which costs no computation. rustls takes few of them.

@@ -6,14 +6,9 @@
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus, WriteTraffic};
 
+use crate::wire::tls::record::{CONTENT_MAX, HEADER, LEGACY_CONTENT_MAX};
 use crate::wire::tls::unsealed::Unsealed;
 
-/// Bytes of a record's header.
-const HEADER: usize = 5;
-/// Maximum bytes of a record's content in TLS 1.2.
-const RECORD_MAX: usize = (1 << 14) + 2048;
-/// Plain bytes of one record.
-const PLAIN_MAX: usize = 1 << 14;
 /// Maximum bytes that a record of TLS 1.2 has beyond its plain bytes.
 const OVERHEAD: usize = 64;
 
@@ -40,7 +35,7 @@ impl LegacySession {
         let content = usize::from(length[0]) << 8 | usize::from(length[1]);
         // Of a record that is too long, rustls gets the header. It refuses that with decode_error,
         // where RFC 5246 has record_overflow; it sends no alert that the caller chooses.
-        let used = if content > RECORD_MAX { HEADER } else { HEADER + content };
+        let used = if content > LEGACY_CONTENT_MAX { HEADER } else { HEADER + content };
         let Some(record) = input.get_mut(..used) else { return Unsealed::Partial };
         if self.ended {
             return Unsealed::Closed;
@@ -120,7 +115,7 @@ impl LegacySession {
     ) {
         let mut joined = Vec::with_capacity(plain);
         pieces.for_each(|piece| joined.extend_from_slice(piece));
-        for part in joined.chunks(PLAIN_MAX) {
+        for part in joined.chunks(CONTENT_MAX) {
             self.write(out, part.len() + OVERHEAD, |traffic, free| {
                 traffic.encrypt(part, free).unwrap_or(0)
             });

@@ -13,6 +13,8 @@ pub const OVERHEAD: usize = HEADER + 1 + TAG;
 pub const CONTENT_MAX: usize = 1 << 14;
 /// Maximum bytes of a sealed record with its header, as a peer may send it.
 pub const RECORD_MAX: usize = HEADER + CONTENT_MAX + 256;
+/// Maximum bytes of what follows the header of a record in a handshake and in TLS 1.2.
+pub(super) const LEGACY_CONTENT_MAX: usize = CONTENT_MAX + 2048;
 /// Bytes of a sealed record of the greatest content, as this server sends it.
 pub const FULL_RECORD: usize = CONTENT_MAX + OVERHEAD;
 
