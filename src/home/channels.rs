@@ -44,8 +44,8 @@ pub(super) struct Channel {
     pub(super) stream: u32,
     /// Generation of its stream, or of the stream that the first publication begins.
     pub(super) generation: u32,
-    /// Number of prepared publications that are not committed. While there are any, the stream is
-    /// not dropped.
+    /// Number of prepared publications that are not committed, and of other reasons to keep the
+    /// stream: writes and questions that the store has not answered, and upkeep.
     pub(super) prepared: u32,
     pub(super) members: Option<Box<Members>>,
 }
@@ -70,6 +70,8 @@ pub struct Channels {
     /// Memory use of the streams.
     pub(super) history: ShardUsage,
     pub(super) due: Vec<u32>,
+    /// Durable streams of which something has expired.
+    pub(super) expired: Vec<u32>,
     /// Buffer in which publications are encoded.
     pub(super) buffer: Vec<u8>,
 }
@@ -99,6 +101,7 @@ impl Channels {
             latest_cells: LatestCells::default(),
             history,
             due: Vec::new(),
+            expired: Vec::new(),
             buffer: Vec::new(),
         }
     }
@@ -138,8 +141,9 @@ impl Channels {
     }
 
     pub(super) fn remove_if_unused(&mut self, at: u32) {
-        let channel = &self.channels[at as usize];
-        if channel.interested != 0 || channel.stream != NONE || channel.members.is_some() {
+        let Some(channel) = self.channels.get(at as usize) else { return };
+        let is_used = channel.interested != 0 || channel.stream != NONE || channel.prepared > 0;
+        if is_used || channel.members.is_some() {
             return;
         }
         let hash = channel.hash;

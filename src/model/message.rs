@@ -295,6 +295,8 @@ pub struct SubscribeTerms {
     pub recovery_mode: RecoveryMode,
     /// Whether the channel has presence.
     pub presence: bool,
+    /// Whether the store keeps the history of the channel.
+    pub durable: bool,
 }
 
 /// What other subscribers of a channel may see of a subscriber.
@@ -334,6 +336,8 @@ pub struct Subscribed {
     pub recovered: bool,
     /// Refuse the subscription if recovery fails.
     pub strict: bool,
+    /// Why the home refuses the subscription; `None`: it does not.
+    pub error: Option<Error>,
     /// Position of the stream; `None`: the channel keeps no history.
     pub position: Option<Position>,
     /// Position of the stream after the missed publications; `None`: the channel keeps no history.
@@ -346,9 +350,10 @@ pub struct Subscribed {
 }
 
 impl Subscribed {
-    /// Whether the subscription is refused, because recovery was required and failed.
+    /// Whether the subscription is refused: the home has an error, or recovery was required and
+    /// failed.
     pub fn is_refused(&self) -> bool {
-        self.strict && self.tried_recovery() && !self.recovered
+        self.error.is_some() || self.strict && self.tried_recovery() && !self.recovered
     }
 
     /// Whether the home tried to recover: the client requested it, and it was granted.
@@ -455,6 +460,8 @@ pub struct HomeQuery {
     pub hash: u64,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
+    /// Whether the store keeps the history of the channel.
+    pub durable: bool,
     /// The query.
     pub query: ChannelQuery,
 }

@@ -62,6 +62,9 @@ pub struct StreamChange {
     pub erased: [Range<u64>; 2],
     /// The idempotency key of the publication.
     pub key: Option<StoredKey>,
+    /// Idempotency keys of writes that failed and may have reached the disk nevertheless. They are
+    /// erased.
+    pub erased_keys: Vec<StoredKey>,
 }
 
 /// A change of a stream on its way from the home of its channel to the store.
@@ -87,8 +90,10 @@ pub struct StoreWritten {
     pub through: u64,
     /// Term of the writes.
     pub term: u32,
-    /// Whether they are on disk. If not, parts of them may be.
+    /// Whether they are on disk.
     pub kept: bool,
+    /// Whether parts of writes that are not kept may be on disk nevertheless.
+    pub touched: bool,
 }
 
 /// A question of a home to the store.
@@ -140,6 +145,10 @@ pub struct LoadedStream {
     /// Offset of the oldest publication on disk, also of one that is only remains; `None`: there
     /// are none.
     pub oldest: Option<u64>,
+    /// Offset of the oldest publication of the history that has not expired, and when it expires.
+    /// `None`: there is none. After very many expired ones, the search ends at one that may have
+    /// expired.
+    pub alive: Option<(u64, u64)>,
     /// The newest publications of the history that have not expired, oldest first. They are
     /// consecutive and end at the top, or there are none.
     pub newest: Vec<StoredPublication>,
