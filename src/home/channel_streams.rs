@@ -26,7 +26,7 @@ const CHANNEL_OVERHEAD: usize = 128;
 impl Channels {
     /// Index of the stream of a channel, if there is one.
     pub(super) fn stream_of(&self, at: u32) -> Option<u32> {
-        Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
+        self.channels.get(at as usize).map(|one| one.stream).filter(|stream| *stream != NONE)
     }
 
     /// Index of the stream of a channel; begins the stream if there is none.
@@ -102,8 +102,13 @@ impl Channels {
     }
 
     pub(super) fn schedule(&mut self, at: u32) {
+        self.schedule_after(at, 0);
+    }
+
+    /// Schedules the next expiry of a stream, not before `earliest`.
+    fn schedule_after(&mut self, at: u32, earliest: u64) {
         if let Some(stream) = self.stream_of(at) {
-            let due = self.streams.get(stream).next_expiry() / TICK;
+            let due = self.streams.get(stream).next_expiry().max(earliest) / TICK;
             self.expiry.set(at, due as u32 + 1);
         }
     }
@@ -194,7 +199,9 @@ impl Channels {
                 self.hide_latest(at);
             }
             if self.streams.get(stream).stored().is_some() {
+                // Until its upkeep is done, the stream stays due.
                 self.expired.push(at);
+                self.schedule_after(at, now + TICK);
             } else if is_over && self.channels[at as usize].prepared == 0 {
                 self.drop_stream(at);
             } else {

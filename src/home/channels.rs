@@ -317,15 +317,22 @@ pub(crate) mod tests {
     fn subscribe(homes: &mut Homes, shard: u8, since: Option<Position>) -> Subscribed {
         let keeps = homes.retention.is_some();
         let stream_access = StreamAccess { positioned: keeps, recoverable: keeps };
-        homes.subscribe(&Subscribe { stream_access, ..request(shard, since) }, 0)
+        homes.subscribe(&Subscribe { stream_access, ..request(shard, since) }, 0, &[])
     }
 
     fn ask(homes: &mut Homes, query: ChannelQuery) -> Result<ChannelAnswer, Error> {
-        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
-        homes.answer_query(&question, 0)
+        let question = HomeQuery {
+            channel: "a".into(),
+            hash: 7,
+            reply_to: ReplyTo::None,
+            durable: false,
+            query,
+        };
+        homes.answer_query(&question, 0, None)
     }
 
-    const RETENTION: Retention = Retention { size: 2, ttl: 5_000, meta_ttl: 60_000 };
+    const RETENTION: Retention =
+        Retention { size: 2, ttl: 5_000, meta_ttl: 60_000, durable: false };
 
     #[test]
     fn channels_without_history_are_removed_with_their_last_interest() {
@@ -407,7 +414,13 @@ pub(crate) mod tests {
             (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::None);
         for _ in 0..2 {
             homes
-                .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, query })
+                .queue_presence_query(HomeQuery {
+                    channel: "a".into(),
+                    hash: 7,
+                    reply_to,
+                    durable: false,
+                    query,
+                })
                 .unwrap();
         }
         let answer = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
@@ -439,8 +452,8 @@ pub(crate) mod tests {
                 homes.add_member(&Subscribe { subscriber, ..request }, &info);
             }
             let query = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
-            let question =
-                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
+            let (channel, reply_to) = ("a".into(), ReplyTo::None);
+            let question = HomeQuery { channel, hash: 7, reply_to, durable: false, query };
             homes.queue_presence_query(question).unwrap();
             let answer =
                 homes.encode_first_presence(&mut WorkBudget::new(100_000_000, true)).unwrap();
@@ -501,7 +514,7 @@ pub(crate) mod tests {
     fn kept(homes: &Channels, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
         let range = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
-        Some((stream.read_range(&range, usize::MAX)?.len(), stream.position().offset))
+        Some((stream.read_range(&range, usize::MAX, &[])?.len(), stream.position().offset))
     }
 
     #[test]
@@ -510,7 +523,7 @@ pub(crate) mod tests {
         publish(&mut homes, "real", 0);
         let empty = |homes: &mut Homes, name: &str, since| {
             let answer =
-                homes.subscribe(&Subscribe { channel: name.into(), ..request(0, since) }, 0);
+                homes.subscribe(&Subscribe { channel: name.into(), ..request(0, since) }, 0, &[]);
             homes.release(&Release { channel: name.into(), hash: 7, shard: 0 });
             answer
         };

@@ -104,9 +104,10 @@ mod tests {
             channel: channel.into(),
             hash: hash(channel),
             reply_to: ReplyTo::None,
+            durable: false,
             query: ChannelQuery::Latest,
         };
-        match channels.answer_query(&question, now) {
+        match channels.answer_query(&question, now, None) {
             Ok(ChannelAnswer::Latest(latest, cell)) => {
                 (latest.map(|latest| latest.data().to_vec()), cell.unwrap())
             }
@@ -137,9 +138,10 @@ mod tests {
             channel: "a".into(),
             hash: hash("a"),
             reply_to: ReplyTo::None,
+            durable: false,
             query: ChannelQuery::RemoveHistory,
         };
-        channels.answer_query(&question, 8_000).unwrap();
+        channels.answer_query(&question, 8_000, None).unwrap();
         assert_eq!(shown(&fresh, 8_000), None);
         assert_eq!(ask(&mut channels, "a", 8_000).0, None);
     }

@@ -7,6 +7,8 @@
 //! fail; a request of a channel whose earlier request waits for the store waits behind it.
 
 pub mod stored;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 pub mod waits;
 mod writes;

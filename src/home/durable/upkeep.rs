@@ -8,6 +8,7 @@
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
 use crate::home::durable::waits::LOAD;
+use crate::home::history::Stream;
 use crate::model::message::Post;
 use crate::model::storage::StoreDue;
 
@@ -38,6 +39,13 @@ impl Home {
     pub(in crate::home) fn want_upkeep_of_expired(&mut self) {
         for at in std::mem::take(&mut self.channels.expired) {
             self.want_upkeep(at);
+            let ends = |stream: &Stream| {
+                let recorded = stream.stored().is_some_and(|stored| stored.is_recorded);
+                !recorded && stream.ends() <= self.now
+            };
+            if self.stream_at(at).is_some_and(ends) {
+                self.channels.forget_stream(at);
+            }
         }
     }
 

@@ -140,6 +140,9 @@ impl Home {
             position,
             until: times.unix + HOLD_TIME,
         });
+        if first == top {
+            stored.due = times.now.saturating_add(retention.ttl);
+        }
         let expires = times.unix.saturating_add(retention.ttl);
         let ends = times.unix.saturating_add(retention.meta_ttl);
         let record = stream.record(after, Some((expires, ends)), times);
