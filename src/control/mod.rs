@@ -177,11 +177,8 @@ impl Control {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
-        let store = self.store;
-        let (client, node) = (
-            client(tls.clients.default.clone(), ""),
-            Arc::new(api::NodeState::new(&link, api::METHODS)),
-        );
+        let client = client(tls.clients.default.clone(), "");
+        let node = Arc::new(api::NodeState::new(&link, api::METHODS));
         let running = Arc::new(Current::new(config.clone()));
         let traces = Traces::start(traces, &client);
         let backend = Backend::new(&config, &client, &tls.clients)
@@ -194,9 +191,7 @@ impl Control {
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
         sources.extend(traces.source());
-        sources.extend(store.map(|store| -> Source {
-            Box::new(move |names| metrics::store::families(&store, names))
-        }));
+        sources.extend(self.store.map(metrics::store::source));
         let inner = inner_router(&config, &link, sources)
             .merge(health::router(&config.health, &link, &vitals))
             .merge(admin::router(&config, &link, &node, &stopped));

@@ -5,7 +5,7 @@
 
 use crate::base::work_budget::WorkBudget;
 use crate::home::channels::{Channels, HomeSettings};
-use crate::home::durable::waits::Found;
+use crate::home::durable::requests::Found;
 use crate::home::history::Recovery;
 use crate::home::members::Members;
 use crate::model::message::{

@@ -33,9 +33,9 @@ use crate::base::metrics::{Action, Metrics};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channel_publications::PreparedPublication;
 use crate::home::channels::Channels;
-use crate::home::durable::Durable;
+use crate::home::durable::requests::{Found, channel_of, needs_stream};
+use crate::home::durable::state::Durable;
 use crate::home::durable::stored::Times;
-use crate::home::durable::waits::{Found, channel_of, needs_stream};
 use crate::home::users::{UserLimit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{

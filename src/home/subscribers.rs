@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::metrics::Action;
-use crate::home::durable::waits::Found;
+use crate::home::durable::requests::Found;
 use crate::home::{Home, cancel_all, reserve_all};
 use crate::model::message::{Leave, Message, Post, Rank, Subscribe, endpoints};
 use crate::model::publication::{NewPublication, Publication, PublicationExtra, PublicationKind};

@@ -102,8 +102,8 @@ impl Hub {
         Ok(options)
     }
 
-    /// Sends a query about a channel, which is durable or not, to a home. A connection has one query
-    /// at a time, and none while the turn holds much output for it.
+    /// Sends a query about a channel, which is durable or not, to a home. A connection has one
+    /// query at a time, and none while the turn holds much output for it.
     fn ask(
         &mut self,
         post: &mut impl Post,
@@ -125,8 +125,8 @@ impl Hub {
         if !post.reserve(home, Rank::Request) {
             return Err(InboxFull.into());
         }
-        let question =
-            HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, durable, query };
+        let channel = self.shared_name(hash, channel);
+        let question = HomeQuery { channel, hash, reply_to, durable, query };
         self.connections[slot].flags.set_query_pending(true);
         post.send(home, Message::HomeQuery(Box::new(question)));
         Ok(())

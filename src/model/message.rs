@@ -18,6 +18,7 @@ use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
+pub use crate::model::endpoint::{Endpoint, endpoints};
 pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::hand_over::{Adopt, HandOver};
 pub use crate::model::lookup::{
@@ -47,21 +48,6 @@ pub enum Rank {
 impl Rank {
     /// All ranks, highest first: the order in which an endpoint serves its inboxes.
     pub const SERVED: [Rank; RANKS] = [Rank::Delivery, Rank::Store, Rank::Request, Rank::Ingress];
-}
-
-/// Address on the bus: the index of a shard; the number of shards for the control plane; one more
-/// for the store.
-pub type Endpoint = u8;
-
-/// The endpoints whose bits are set in `mask`, lowest first.
-pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let endpoint = mask.trailing_zeros() as Endpoint;
-            mask &= mask - 1;
-            endpoint
-        })
-    })
 }
 
 /// A message between endpoints.

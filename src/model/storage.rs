@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::message::Endpoint;
+use crate::model::endpoint::Endpoint;
 use crate::model::publication::Publication;
 use crate::wire::protocol::{Epoch, Position};
 

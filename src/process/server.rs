@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::base::failure::Failure;
@@ -73,17 +74,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         hub: settings,
         slots: slots(&report),
     };
-    let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {
-        cause: format!("cannot start the control plane: {error}"),
-        cure: "raise the limit on threads and descriptors".into(),
-    })?;
-    let signals = {
-        let _context = runtime.enter();
-        Signals::install().map_err(|error| Failure {
-            cause: format!("cannot install signal handlers: {error}"),
-            cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
-        })?
-    };
+    let (runtime, signals) = start_runtime(&config)?;
     notify::starting("connecting to brokers");
     let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
     let store = open_store(&config)?;
@@ -116,6 +107,22 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         cause: format!("cannot run the control plane: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
+}
+
+/// Starts the threads of the control plane, and installs the signal handlers.
+fn start_runtime(config: &Config) -> Result<(Runtime, Signals), Failure> {
+    let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {
+        cause: format!("cannot start the control plane: {error}"),
+        cure: "raise the limit on threads and descriptors".into(),
+    })?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::install().map_err(|error| Failure {
+            cause: format!("cannot install signal handlers: {error}"),
+            cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+        })?
+    };
+    Ok((runtime, signals))
 }
 
 /// Opens the store, if the configuration names one.
@@ -198,10 +205,10 @@ fn internal_port_failure(config: &Config, error: &std::io::Error) -> Failure {
     }
 }
 
-fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
     let mut builder = match threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
     if threads > 1 {
         builder.worker_threads(threads);

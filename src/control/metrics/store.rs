@@ -2,14 +2,21 @@
 //!
 //! Owns no number: the threads of the store write them.
 
+use std::sync::Arc;
+
+use super::Source;
 use super::family::{Family, FamilyKind};
 use super::names::{Metric, Names};
 use crate::base::histogram::{DURATIONS, Histogram, HistogramSnapshot, Layout, NUMBERS};
 use crate::base::metrics::MetricKind;
 use crate::base::store_metrics::StoreMetrics;
 
-/// The families of a store.
-pub fn families(store: &StoreMetrics, names: &Names) -> Vec<Family> {
+/// The source of the families of a store.
+pub fn source(store: Arc<StoreMetrics>) -> Source {
+    Box::new(move |names| families(&store, names))
+}
+
+fn families(store: &StoreMetrics, names: &Names) -> Vec<Family> {
     let total = |name, help, value| Metric { name, help, kind: MetricKind::Total, value };
     let numbers = [
         Metric {

@@ -1,4 +1,5 @@
 //! A home with a store in memory that can fail.
+#![cfg(test)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -333,7 +334,7 @@ fn without_upkeep_a_failed_write_is_corrected_by_itself() {
     node.store(true);
     assert_eq!(node.disk["a"].record.as_ref().map(|record| record.top), Some(1));
     node.disk.get_mut("a").unwrap().record.as_mut().unwrap().top = 2;
-    node.pass(super::upkeep::PAUSE);
+    node.pass(super::state::PAUSE);
     node.store(true);
     assert_eq!(node.disk["a"].record.as_ref().map(|record| record.top), Some(1), "corrected");
     assert_eq!(node.home.durable.unanswered(), 0);

@@ -1,23 +1,22 @@
 //! What the store must be told of a stream although nothing is published: old publications are
 //! erased, a failed write is corrected, and a stream ends.
 //!
-//! Owns no state of its own: it is in [`Durable`](super::Durable). Never delays a request: upkeep
-//! takes part of the places for writes. The invariant: a stream that needs upkeep stays in memory
-//! until the store has it.
+//! Owns no state of its own: it is in [`Durable`](super::state::Durable). Never delays a request:
+//! upkeep takes part of the places for writes. The invariant: a stream that needs upkeep stays in
+//! memory until the store has it.
 
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
-use crate::home::durable::waits::LOAD;
+use crate::home::durable::requests::LOAD;
+use crate::home::durable::state::{self, WAITING_MAX};
 use crate::home::history::Stream;
 use crate::model::message::Post;
 use crate::model::storage::StoreDue;
 
-/// Milliseconds between a failed write and the next upkeep.
-pub(super) const PAUSE: u64 = 1_000;
 /// Maximum number of streams with upkeep in a turn.
 const STREAMS_MAX: usize = 16;
 /// Maximum number of writes on their way with which an upkeep is sent.
-const WRITES_MAX: usize = super::WRITES_MAX / 4;
+const WRITES_MAX: usize = state::WRITES_MAX / 4;
 
 impl Home {
     /// Notes that a stream may need upkeep.
@@ -61,7 +60,7 @@ impl Home {
                 }
                 self.want_upkeep(at);
             } else if !self.durable.waits.contains_key(&at)
-                && self.durable.waits.len() < super::WAITING_MAX
+                && self.durable.waits.len() < WAITING_MAX
             {
                 self.begin_wait(post, at, LOAD);
             }

@@ -5,12 +5,12 @@
 //! that waits has changed nothing.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
 
 use crate::home::Home;
-use crate::home::durable::WAITING_MAX;
-use crate::home::durable::upkeep::PAUSE;
+use crate::home::durable::requests::{
+    ChannelWait, Found, LOAD, WaitState, bytes_of, channel_of, needs_stream,
+};
+use crate::home::durable::state::{PAUSE, WAITING_MAX};
 use crate::home::history::Stream;
 use crate::model::message::{ChannelQuery, Message, Post, Rank};
 use crate::model::publication::Publication;
@@ -19,10 +19,6 @@ use crate::model::storage::{
 };
 use crate::wire::protocol::Error;
 
-/// Maximum number of publications that a load brings into memory.
-const LOADED_MAX: usize = 100;
-/// Maximum bytes of these publications.
-const LOADED_BYTES: usize = 64 * 1024;
 /// Number of questions of one request to the store. Each further one means that publications left
 /// memory while the question was answered.
 const QUESTIONS_MAX: u32 = 4;
@@ -30,50 +26,6 @@ const QUESTIONS_MAX: u32 = 4;
 const REQUEST_OVERHEAD: usize = 512;
 /// Lifetime of a stream without publications whose options are not known, in milliseconds.
 const UNPUBLISHED_TTL: u64 = 3_600_000;
-
-/// The requests of one channel that wait for the store.
-pub struct ChannelWait {
-    /// Number of the question that the store answers.
-    question: u32,
-    state: WaitState,
-    /// Number of questions for the first request.
-    asked: u32,
-    requests: VecDeque<(Message, usize)>,
-}
-
-/// What the first request waits for.
-enum WaitState {
-    /// Room in the store's inbox, for this question.
-    Room(StoreQuery),
-    /// The answer of the store to this question about offsets, or to a load.
-    Answer(Option<Range<u64>>),
-    /// Nothing: it continues when the inboxes have room.
-    Nothing(Option<Found>),
-    /// Nothing: the store cannot answer.
-    Refused,
-}
-
-/// What the store has found for the first request of a channel.
-pub struct Found {
-    /// The offsets of the question.
-    offsets: Range<u64>,
-    /// The publications, oldest first; `None`: they have more bytes than an answer may have.
-    pub publications: Option<Vec<Publication>>,
-}
-
-impl Found {
-    /// The publications, if a request may have them.
-    pub fn older(found: Option<&Found>) -> &[Publication] {
-        found.and_then(|found| found.publications.as_deref()).unwrap_or_default()
-    }
-
-    /// Whether this is all that a request needs of the store. `most` is the number of publications
-    /// that are enough, if they are not needed up to those in memory.
-    fn has(&self, missing: &Range<u64>, most: Option<usize>) -> bool {
-        let count = self.publications.as_ref().map_or(usize::MAX, Vec::len);
-        self.offsets.end >= missing.end || most.is_some_and(|most| count >= most)
-    }
-}
 
 impl Home {
     /// Handles a request of a durable channel, or a message that must not overtake one.
@@ -399,49 +351,5 @@ impl Home {
             Message::Leave(leave) => self.leave(post, leave),
             other => self.serve(post, 0, other, None),
         }
-    }
-}
-
-/// The question for a stream.
-pub(super) const LOAD: StoreQuery = StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES };
-
-/// Whether a request is about the stream of a durable channel.
-pub(in crate::home) fn needs_stream(message: &Message) -> bool {
-    match message {
-        Message::Publish(request) => request.retention.is_some_and(|retention| retention.durable),
-        Message::Subscribe(request) => {
-            request.terms.durable && request.stream_access.needs_stream()
-        }
-        Message::HomeQuery(question) => {
-            let presence =
-                matches!(question.query, ChannelQuery::Presence(_) | ChannelQuery::Stats);
-            question.durable && !presence
-        }
-        _ => false,
-    }
-}
-
-/// The channel of a message that may not overtake a request of the channel.
-pub(in crate::home) fn channel_of(message: &Message) -> Option<(&Arc<str>, u64)> {
-    match message {
-        Message::Publish(request) if request.retention.is_some() => {
-            Some((&request.channel, request.hash))
-        }
-        Message::Subscribe(request) => Some((&request.channel, request.hash)),
-        Message::HomeQuery(question) => match question.query {
-            ChannelQuery::Presence(_) | ChannelQuery::Stats => None,
-            _ => Some((&question.channel, question.hash)),
-        },
-        Message::Leave(leave) => Some((&leave.channel, leave.hash)),
-        Message::MemberUpdate(update) => Some((&update.channel, update.hash)),
-        _ => None,
-    }
-}
-
-/// Bytes of a request that grow with its data.
-fn bytes_of(message: &Message) -> usize {
-    match message {
-        Message::Publish(request) => request.data.len() + request.channel.len(),
-        _ => 0,
     }
 }

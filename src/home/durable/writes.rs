@@ -4,8 +4,8 @@
 //! disk. The invariant: a failed write changes nothing that a client can see.
 
 use crate::home::channel_publications::PreparedPublication;
-use crate::home::durable::Durable;
-use crate::home::durable::WRITES_MAX;
+use crate::home::durable::sent::{Refusal, SentWrite, What};
+use crate::home::durable::state::{Durable, PAUSE};
 use crate::home::durable::stored::{ERASED_MAX, Span};
 use crate::home::history::Stream;
 use crate::home::idempotency_keys::HOLD_TIME;
@@ -19,44 +19,6 @@ use crate::wire::protocol::{Error, Position};
 
 /// Estimated memory of a write beside its publication: the message, its entry and its key.
 const WRITE_OVERHEAD: usize = 512;
-
-/// A write that is not committed.
-pub struct SentWrite {
-    pub(super) serial: u64,
-    /// Index of the channel.
-    at: u32,
-    /// The stream after the write.
-    after: Span,
-    /// Memory charged for the write.
-    bytes: usize,
-    what: What,
-}
-
-/// What a write does.
-enum What {
-    Publication(PreparedPublication),
-    /// The history is removed. The answer goes to the requester.
-    Removal(ReplyTo),
-    /// Remains are erased, or the record is corrected.
-    Upkeep,
-    /// The stream ends.
-    End,
-}
-
-/// An answer that tells that a write failed.
-pub enum Refusal {
-    /// To a publish request.
-    Publish(ReplyTo),
-    /// To a removal of a history.
-    Query(ReplyTo),
-}
-
-impl Durable {
-    /// Whether one more write may be sent now.
-    fn admits(&self) -> bool {
-        self.writes.len() + self.refusals.len() < WRITES_MAX
-    }
-}
 
 impl Home {
     /// Reserves what a write of this size needs: a place, memory, and room in the store's inbox.
@@ -374,7 +336,7 @@ impl Home {
                 stored.sent = after;
             }
         }
-        self.durable.upkeep_after = self.durable.times.now + super::upkeep::PAUSE;
+        self.durable.upkeep_after = self.durable.times.now + PAUSE;
     }
 
     /// Takes one failed write back.
