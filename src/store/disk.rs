@@ -5,7 +5,9 @@
 //! survives a crash and a power cut; a view that begins after a commit shows it.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::path::Path;
 
 /// The tables of the store. Each has keys of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ pub enum FaultKind {
     Full,
     /// The file system is read-only.
     ReadOnly,
+    /// The user of the server may not read or write a file.
+    Denied,
     /// Another process has the store open.
     Locked,
     /// The database is closed for the moment.
@@ -62,6 +66,13 @@ pub enum FaultKind {
     Io,
     /// A file has contents that the store did not write.
     Corrupt,
+}
+
+impl FaultKind {
+    /// Whether a server must not start with it: waiting does not help.
+    pub fn is_permanent(self) -> bool {
+        matches!(self, FaultKind::Denied | FaultKind::Locked | FaultKind::Corrupt)
+    }
 }
 
 /// A fault of the disk.
@@ -84,11 +95,23 @@ impl Fault {
         Fault::new(FaultKind::Corrupt, what)
     }
 
+    /// An error of the kernel about a file.
+    pub fn of(path: &Path, error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FaultKind::Full,
+            ErrorKind::ReadOnlyFilesystem => FaultKind::ReadOnly,
+            ErrorKind::PermissionDenied => FaultKind::Denied,
+            _ => FaultKind::Io,
+        };
+        Fault::new(kind, format!("{}: {error}", path.display()))
+    }
+
     /// What the operator can do about it.
     pub fn cure(&self) -> &'static str {
         match self.kind {
             FaultKind::Full => "free space on the file system of store.path",
             FaultKind::ReadOnly => "mount the file system of store.path with write access",
+            FaultKind::Denied => "let the user of the server read and write store.path",
             FaultKind::Locked => "stop the other process that uses store.path",
             FaultKind::Closed => "wait until the store is open again",
             FaultKind::Io => "look for errors of the disk in the kernel's log (`dmesg`)",
@@ -102,18 +125,6 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-impl From<std::io::Error> for Fault {
-    fn from(error: std::io::Error) -> Self {
-        use std::io::ErrorKind as Kind;
-        let kind = match error.kind() {
-            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => FaultKind::Full,
-            Kind::ReadOnlyFilesystem => FaultKind::ReadOnly,
-            _ => FaultKind::Io,
-        };
-        Fault::new(kind, error.to_string())
     }
 }
 

@@ -5,10 +5,11 @@
 //! written until the database is opened anew; no call waits for a background thread of fjall that
 //! may have died.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use fjall::{
@@ -19,8 +20,8 @@ use rustix::fs::StatVfsMountFlags;
 
 use crate::base::sys;
 use crate::store::disk::{Change, Disk, Fault, FaultKind, Order, Table, View, Visitor};
-use crate::store::folder::Folder;
-use crate::store::layout;
+use crate::store::folder::{self, Folder};
+use crate::store::{journals, layout, manifests};
 
 /// Memory for blocks of tables.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -44,9 +45,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Free space below which the disk counts as full after a fault: a table in memory and a step of a
 /// compaction must find room.
 pub const FREE_MIN: u64 = 64 << 20;
-
-/// The file by which fjall knows that a folder has a database.
-const VERSION_FILE: &str = "version";
 
 /// The open database.
 struct Tables {
@@ -129,13 +127,10 @@ impl Tables {
 
 /// Why fjall failed.
 fn fault(path: &Path, error: &fjall::Error) -> Fault {
-    let io = |error: &std::io::Error| {
-        let Fault { kind, text } = Fault::from(std::io::Error::from(error.kind()));
-        let text = error.raw_os_error().map_or(text, |_| error.to_string());
-        Fault::new(kind, format!("{}: {text}", path.display()))
-    };
     match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => io(error),
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
+            Fault::of(path, error)
+        }
         fjall::Error::Poisoned => background_fault(path),
         fjall::Error::Locked => {
             let text = format!("{} is open in another process", path.display());
@@ -168,13 +163,25 @@ pub struct FjallDisk {
     tables: RwLock<Option<Arc<Tables>>>,
     /// Whether a database may be created: none was open yet.
     may_create: AtomicBool,
+    /// The lock of the folder, once it was taken.
+    lock: Mutex<Option<File>>,
 }
 
 impl FjallDisk {
-    /// A closed database. [`Disk::reopen`] opens it. A missing one is created if `may_create`.
-    pub fn new(folder: Folder, may_create: bool) -> Self {
+    /// A closed database. [`Disk::reopen`] opens it, and the first time creates it if the folder
+    /// has none.
+    pub fn new(folder: Folder) -> Self {
         let path = folder.data();
-        FjallDisk { folder, path, tables: RwLock::new(None), may_create: may_create.into() }
+        let (tables, lock) = (RwLock::new(None), Mutex::new(None));
+        FjallDisk { folder, path, tables, may_create: true.into(), lock }
+    }
+
+    fn lock(&self) -> Result<(), Fault> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            *lock = Some(self.folder.lock()?);
+        }
+        Ok(())
     }
 
     /// Creates a database with all tables and the secret.
@@ -182,20 +189,11 @@ impl FjallDisk {
         let path = self.folder.begin()?;
         let tables = Tables::open(&path)?;
         let (table, key) = (Table::State, layout::SECRET_KEY.to_vec());
-        let value = Some(sys::random::<16>()?.to_vec());
+        let value = Some(sys::random::<16>().map_err(|error| Fault::of(&path, &error))?.to_vec());
         let written = tables.commit(vec![Change { table, key, value }]);
         written.and_then(|()| tables.flush()).map_err(|error| fault(&path, &error))?;
         drop(tables);
         self.folder.finish()
-    }
-
-    /// Checks what fjall would take for a new database, and create.
-    fn check(&self) -> Result<(), Fault> {
-        let version = self.path.join(VERSION_FILE);
-        match version.try_exists()? {
-            true => Ok(()),
-            false => Err(Fault::corrupt(format!("{} is missing", version.display()))),
-        }
     }
 
     fn tables(&self) -> Result<OpenTables<'_>, Fault> {
@@ -240,10 +238,13 @@ impl Disk for FjallDisk {
 
     fn reopen(&self) -> Result<(), Fault> {
         drop(self.take());
+        self.lock()?;
         if self.may_create.load(Ordering::Relaxed) && !self.folder.is_complete()? {
             self.create()?;
         }
-        self.check()?;
+        manifests::check(&self.path)?;
+        journals::secure(&self.path)?;
+        folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
         let tables = Tables::open(&self.path)?;
         self.may_create.store(false, Ordering::Relaxed);
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
@@ -289,5 +290,134 @@ impl View for FjallView<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An open disk in a folder.
+    pub(crate) fn opened(path: &Path) -> FjallDisk {
+        let disk = closed(path);
+        disk.reopen().unwrap();
+        disk
+    }
+
+    pub(crate) fn closed(path: &Path) -> FjallDisk {
+        FjallDisk::new(Folder::new(path.to_owned()))
+    }
+
+    pub(crate) fn put(table: Table, key: &str, value: &[u8]) -> Change {
+        Change { table, key: key.as_bytes().to_vec(), value: Some(value.to_vec()) }
+    }
+
+    /// The keys of a table.
+    pub(crate) fn keys(disk: &FjallDisk, table: Table) -> Vec<String> {
+        let mut found = Vec::new();
+        let (view, end) = (disk.view().unwrap(), [0xff; 16]);
+        let scanned = view.scan(table, &b"\x01"[..]..&end[..], Order::Ascending, &mut |key, _| {
+            found.push(String::from_utf8_lossy(key).into_owned());
+            Ok(true)
+        });
+        scanned.unwrap();
+        found
+    }
+
+    /// Copies a folder as a crash of the process leaves it.
+    pub(crate) fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => copy(&entry.path(), &to),
+                false => std::fs::copy(entry.path(), to).map(|_| ()).unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_changes_all_tables_and_is_there_after_a_crash_and_after_a_close() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, crashed) = (folder.path().join("a"), folder.path().join("b"));
+        let disk = opened(&path);
+        disk.commit(Table::ALL.map(|table| put(table, "k", b"1")).to_vec()).unwrap();
+        let before = disk.view().unwrap();
+        let removal = Change { table: Table::Keys, key: b"k".to_vec(), value: None };
+        disk.commit(vec![put(Table::Streams, "k", b"2"), removal]).unwrap();
+        assert_eq!(before.get(Table::Streams, b"k").unwrap().unwrap(), b"1");
+        drop(before);
+        copy(&path, &crashed);
+        disk.close().unwrap();
+        drop(disk);
+        for path in [path, crashed] {
+            let disk = opened(&path);
+            let view = disk.view().unwrap();
+            assert_eq!(view.get(Table::Streams, b"k").unwrap().unwrap(), b"2");
+            assert_eq!(view.get(Table::Keys, b"k").unwrap(), None);
+            assert_eq!(view.get(Table::Publications, b"k").unwrap().unwrap(), b"1");
+            assert!(view.get(Table::State, layout::SECRET_KEY).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_scan_has_the_keys_of_its_range_in_both_orders() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = opened(folder.path());
+        let names = ["a", "b", "c", "d"];
+        disk.commit(names.map(|name| put(Table::Keys, name, b"")).to_vec()).unwrap();
+        let view = disk.view().unwrap();
+        let scan = |order, most| {
+            let mut found = String::new();
+            let scanned = view.scan(Table::Keys, &b"b"[..]..&b"d"[..], order, &mut |key, _| {
+                found += &String::from_utf8_lossy(key);
+                Ok(found.len() < most)
+            });
+            scanned.unwrap();
+            found
+        };
+        assert_eq!(scan(Order::Ascending, 9), "bc");
+        assert_eq!(scan(Order::Descending, 9), "cb");
+        assert_eq!(scan(Order::Descending, 1), "c");
+    }
+
+    #[test]
+    fn a_folder_is_used_by_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = opened(folder.path());
+        assert_eq!(closed(folder.path()).reopen().unwrap_err().kind, FaultKind::Locked);
+        disk.commit(vec![put(Table::Keys, "a", b"")]).unwrap();
+        drop(disk);
+        assert_eq!(keys(&opened(folder.path()), Table::Keys), ["a"]);
+    }
+
+    #[test]
+    fn a_closed_disk_refuses_and_can_be_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = opened(folder.path());
+        disk.close().unwrap();
+        assert_eq!(disk.view().map(|_| ()).unwrap_err().kind, FaultKind::Closed);
+        let refused = disk.commit(vec![put(Table::Keys, "a", b"")]);
+        assert_eq!(refused.unwrap_err().kind, FaultKind::Closed);
+        for name in ["a", "b", "c"] {
+            disk.reopen().unwrap();
+            disk.commit(vec![put(Table::Keys, name, b"")]).unwrap();
+        }
+        assert_eq!(keys(&disk, Table::Keys), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_interrupted_creation_begins_again_and_a_missing_database_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = Folder::new(folder.path().to_owned()).begin().unwrap();
+        std::fs::write(begun.join("version"), "half").unwrap();
+        let disk = opened(folder.path());
+        disk.commit(vec![put(Table::Keys, "a", b"")]).unwrap();
+        drop(disk);
+        std::fs::rename(folder.path().join("data"), folder.path().join("moved")).unwrap();
+        let fault = closed(folder.path()).reopen().unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Corrupt);
+        assert!(fault.text.contains("data"), "{fault}");
     }
 }

@@ -5,7 +5,7 @@
 //! database is; the database is created under another name and renamed when it is complete, so a
 //! database that has its name is complete.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ pub const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 /// The same while it is written.
 const FORMAT_NEW: &str = "FORMAT.new";
+/// File that the process that uses the store locks. fjall's own lock comes too late: the journals
+/// are checked and repaired before.
+const LOCK_FILE: &str = "LOCK";
 const FORMAT_WORDS: &str = "drumline store format ";
 /// Longest file of the format in bytes.
 const FORMAT_BYTES_MAX: u64 = 256;
@@ -97,7 +100,8 @@ impl Folder {
         };
         for entry in entries {
             let name = entry.map_err(|error| self.unreadable(&error))?.file_name();
-            if ![LOST_AND_FOUND, FORMAT_NEW, NEW_DATA].iter().any(|known| name == *known) {
+            if ![LOST_AND_FOUND, LOCK_FILE, FORMAT_NEW, NEW_DATA].iter().any(|known| name == *known)
+            {
                 return Err(Failure::new(
                     format!(
                         "{} has no file {FORMAT_FILE}, but has {}",
@@ -132,12 +136,31 @@ impl Folder {
         }
     }
 
+    /// Creates the folder if it is missing, and locks it until the result is dropped.
+    ///
+    /// # Errors
+    /// Another process has locked it, or the disk is full, read-only or faulty.
+    pub fn lock(&self) -> Result<File, Fault> {
+        let path = self.path.join(LOCK_FILE);
+        let opened = fs::create_dir_all(&self.path)
+            .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+        let file = opened.map_err(|error| Fault::of(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::Error(error)) => Err(Fault::of(&path, &error)),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("{} is in use by another process", self.path.display());
+                Err(Fault::new(FaultKind::Locked, text))
+            }
+        }
+    }
+
     /// Whether the database is there.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn is_complete(&self) -> io::Result<bool> {
-        self.data().try_exists()
+    pub fn is_complete(&self) -> Result<bool, Fault> {
+        self.data().try_exists().map_err(|error| Fault::of(&self.path, &error))
     }
 
     /// Writes the format and begins a database: returns its folder, which is empty.
@@ -146,16 +169,16 @@ impl Folder {
     /// The disk is full, read-only or faulty, or a database that was there is missing.
     pub fn begin(&self) -> Result<PathBuf, Fault> {
         let new = self.path.join(NEW_DATA);
-        let is_begun = new.try_exists()?;
-        if !is_begun && self.path.join(FORMAT_FILE).try_exists()? {
+        if !new.exists() && self.path.join(FORMAT_FILE).exists() {
             return Err(Fault::corrupt(format!("{} is missing", self.data().display())));
         }
         // The order matters: a file of the format without a folder of a database is a loss.
-        fs::create_dir_all(&new)?;
-        sync_folder(&self.path)?;
-        self.write_format()?;
-        empty_folder(&new)?;
-        Ok(new)
+        let begun = fs::create_dir_all(&new)
+            .and_then(|()| sync_folder(self.path.parent().unwrap_or(&self.path)))
+            .and_then(|()| sync_folder(&self.path))
+            .and_then(|()| self.write_format())
+            .and_then(|()| empty_folder(&new));
+        begun.map(|()| new).map_err(|error| Fault::of(&self.path, &error))
     }
 
     /// Gives the database that was begun its name.
@@ -164,9 +187,10 @@ impl Folder {
     /// The disk is full, read-only or faulty.
     pub fn finish(&self) -> Result<(), Fault> {
         let new = self.path.join(NEW_DATA);
-        sync_folders(&new)?;
-        fs::rename(&new, self.data())?;
-        Ok(sync_folder(&self.path)?)
+        let finished = sync_folders(&new)
+            .and_then(|()| fs::rename(&new, self.data()))
+            .and_then(|()| sync_folder(&self.path));
+        finished.map_err(|error| Fault::of(&self.path, &error))
     }
 
     fn write_format(&self) -> io::Result<()> {

@@ -7,7 +7,9 @@ pub mod batch;
 pub mod disk;
 pub mod fjall_disk;
 pub mod folder;
+pub mod journals;
 pub mod layout;
+pub mod manifests;
 #[cfg(any(test, feature = "planted-faults"))]
 pub mod memory_disk;
 pub mod reading;
@@ -23,7 +25,7 @@ use crate::base::failure::Failure;
 use crate::base::store_metrics::StoreMetrics;
 use crate::engine::bus::Bus;
 use crate::model::names::Names;
-use crate::store::disk::{Disk as _, FaultKind};
+use crate::store::disk::Disk as _;
 use crate::store::fjall_disk::FjallDisk;
 use crate::store::folder::Folder;
 use crate::store::thread::StoreThread;
@@ -52,14 +54,13 @@ impl Store {
     /// is damaged.
     pub fn open(options: &StoreOptions) -> Result<Self, Failure> {
         let folder = Folder::new(options.path.clone());
-        let has_store = folder.has_store()?;
-        if !has_store {
+        if !folder.has_store()? {
             folder.announce();
         }
-        let disk = FjallDisk::new(folder, !has_store);
+        let disk = FjallDisk::new(folder);
         let is_open = match disk.reopen() {
             Ok(()) => true,
-            Err(fault) if matches!(fault.kind, FaultKind::Corrupt | FaultKind::Locked) => {
+            Err(fault) if fault.kind.is_permanent() => {
                 return Err(folder::failure(&fault));
             }
             Err(fault) => {

@@ -87,7 +87,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["tokio", "tracing"]),
-    ("store", &["fjall", "prost", "rustix", "siphasher", "tracing"]),
+    ("store", &["fjall", "memchr", "prost", "rustix", "siphasher", "tracing", "xxhash_rust"]),
     (
         "feeds",
         &[
