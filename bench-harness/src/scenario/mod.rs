@@ -28,6 +28,7 @@ use crate::wire::Data;
 pub mod api;
 mod clients;
 pub mod drain;
+pub mod durable;
 pub mod fanout;
 pub mod feed;
 pub mod flood;
