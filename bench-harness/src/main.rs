@@ -70,6 +70,12 @@ enum Command {
     Durable(scenario::durable::throughput::Options),
     /// What durability adds to the latency of a publication, beside the disk's own fdatasync.
     DurableLatency(scenario::durable::latency::Options),
+    /// Restarts with millions of stored publications, after a clean stop and after kill -9.
+    DurableRestart(scenario::durable::restart::Options),
+    /// Kills of the server at random moments, on one folder: nothing acknowledged may be lost.
+    DurableKill(scenario::durable::kill::Options),
+    /// Durable publications at half the maximum: the longest time without an acknowledgement.
+    DurableSteady(scenario::durable::steady::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
     /// What idle shards cost: many shards against few, in turn.
@@ -164,6 +170,9 @@ fn run() -> Result<()> {
         Command::BareConsumer(arguments) => scenario::feed::serve(&arguments),
         Command::Durable(options) => scenario::durable::throughput::run(&options),
         Command::DurableLatency(options) => scenario::durable::latency::run(&options),
+        Command::DurableRestart(options) => scenario::durable::restart::run(&options),
+        Command::DurableKill(options) => scenario::durable::kill::run(&options),
+        Command::DurableSteady(options) => scenario::durable::steady::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::TlsMemory(common) => scenario::tls::memory::run(&common),

@@ -67,8 +67,11 @@ mod tests {
         for id in [1, 127, 128, 1 << 30] {
             command(id, 7, &field(1, b"news"), &mut commands);
         }
-        let ids: Vec<u32> = protobuf::Commands::new(&commands).map(|one| one.unwrap().id).collect();
-        assert_eq!(ids, [1, 127, 128, 1 << 30]);
+        let mut read = protobuf::Commands::new(&commands);
+        for id in [1, 127, 128, 1 << 30] {
+            assert_eq!(read.next().unwrap().unwrap().id, id);
+        }
+        assert!(read.next().is_none());
     }
 
     #[test]

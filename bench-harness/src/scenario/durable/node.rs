@@ -3,14 +3,16 @@
 //! Owns the names of the store's keys and metrics. Never starts a server. Invariant: without
 //! `--in-memory` every measured channel is durable.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::folder::Folder;
 use crate::scenario::Common;
-use crate::server::Server;
+use crate::server::{Server, ServerOptions};
 
 /// Counters of committed batches and of the publications in them.
 const BATCHES: &str = "drumline_store_batches_total";
@@ -79,6 +81,12 @@ fn in_memory(kept: u64) -> Vec<String> {
         format!("--channel.without_namespace.history_size={kept}"),
         format!("--channel.without_namespace.history_ttl={TTL}"),
     ]
+}
+
+/// Starts a server on the port of an earlier one that has ended.
+pub(super) fn spawn(options: &ServerOptions) -> Result<Server> {
+    Server::await_free_port(SocketAddr::from((Ipv4Addr::LOCALHOST, options.port)))?;
+    Server::spawn(options, Stdio::null())
 }
 
 /// Batches that the store has committed, and the publications in them.

@@ -23,6 +23,8 @@ pub(super) use interface::{Heard, Interface, api_request};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 256 * 1024;
+/// Maximum wait for the last answers.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Events taken from epoll at a time.
 const EVENTS: usize = 256;
 
@@ -64,6 +66,8 @@ pub(super) struct Talk<L> {
     output: Vec<u8>,
     clock: RunClock,
     tolerates_ends: bool,
+    /// Nothing more is sent.
+    rests: bool,
 }
 
 impl<L: Load> Talk<L> {
@@ -84,6 +88,7 @@ impl<L: Load> Talk<L> {
             output: Vec::new(),
             clock,
             tolerates_ends: false,
+            rests: false,
         };
         for (nth, interface) in interfaces.iter().enumerate() {
             let connection = Connection::open(server, *interface)?;
@@ -106,9 +111,9 @@ impl<L: Load> Talk<L> {
         self.connections.iter().filter(|one| one.phase != Phase::Ended).count()
     }
 
-    /// Connections whose requests are answered.
-    pub fn idle(&self) -> usize {
-        self.connections.iter().filter(|one| one.phase == Phase::Idle).count()
+    /// Connections whose request is not answered.
+    pub fn outstanding(&self) -> usize {
+        self.connections.iter().filter(|one| one.phase == Phase::Waiting).count()
     }
 
     /// Waits until something comes, at most for `wait` in whole milliseconds, and handles it.
@@ -147,6 +152,17 @@ impl<L: Load> Talk<L> {
             if self.connections[nth].phase == Phase::Idle {
                 self.send_next(nth)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for the outstanding answers, and sends nothing more.
+    pub fn rest(&mut self) -> Result<()> {
+        self.rests = true;
+        let end_ns = self.clock.now_ns() + PATIENCE.as_nanos() as u64;
+        while self.outstanding() > 0 {
+            self.turn(PATIENCE)?;
+            ensure!(self.clock.now_ns() < end_ns, "no answer after {PATIENCE:?}");
         }
         Ok(())
     }
@@ -217,7 +233,7 @@ impl<L: Load> Talk<L> {
     fn send_next(&mut self, nth: usize) -> Result<()> {
         let now_ns = self.clock.now_ns();
         self.output.clear();
-        if !self.load.next(nth, now_ns, &mut self.output) {
+        if self.rests || !self.load.next(nth, now_ns, &mut self.output) {
             return Ok(());
         }
         let connection = &mut self.connections[nth];
