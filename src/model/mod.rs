@@ -20,6 +20,7 @@ pub mod publication;
 pub mod latest;
 pub mod channel_query;
 pub mod retention;
+pub mod storage;
 pub mod revocation;
 pub mod token;
 pub mod lookup;

@@ -68,6 +68,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
+        has_store: !config.store.path.is_empty(),
         hub: settings,
         slots: slots(&report),
     };

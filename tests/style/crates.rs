@@ -87,6 +87,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["tokio", "tracing"]),
+    ("store", &["fjall", "prost", "rustix", "siphasher", "tracing"]),
     (
         "feeds",
         &[
