@@ -329,7 +329,7 @@ impl Home {
 
     /// Number of channels with interest or history, and of uncommitted publications.
     pub fn len(&self) -> usize {
-        self.channels.len() + self.prepared.len() + self.durable.len()
+        self.channels.len() + self.prepared.len() + self.durable.unanswered()
     }
 
     /// Whether the home holds no channel and no publication.

@@ -27,6 +27,7 @@ use crate::model::message::RANKS;
 use crate::process::banner::{Banner, Port, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
+use crate::store::{Store, StoreOptions};
 use crate::tls::Tls;
 use crate::tls::provider;
 
@@ -85,10 +86,13 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     };
     notify::starting("connecting to brokers");
     let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
+    let store = open_store(&config)?;
     notify::starting("opening the rings");
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
     let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
+    let store_metrics = store.as_ref().map(|store| store.metrics().clone());
+    let store = store.map(|store| store.run(node.bus.clone(), node.names)).transpose()?;
     // Written once the port is bound, so that a second server does not overwrite it.
     let _pid_file = PidFile::write(&config.pid_file)?;
     // The kernel has chosen a free port for port 0.
@@ -99,13 +103,28 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         .with_feeds(feeds)
         .with_acme(acme)
         .with_traces(traces)
+        .with_store(store_metrics)
         .with_reload(load, loaded);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&facts.with_ports(control.internal_address(), hosts)));
-    runtime.block_on(control.run(signals)).map_err(|error| Failure {
+    let served = runtime.block_on(control.run(signals));
+    if let Some(store) = store {
+        notify::status("Closing the store");
+        store.stop();
+    }
+    served.map_err(|error| Failure {
         cause: format!("cannot run the control plane: {error}"),
         cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
     })
+}
+
+/// Opens the store, if the configuration names one.
+fn open_store(config: &Config) -> Result<Option<Store>, Failure> {
+    if config.store.path.is_empty() {
+        return Ok(None);
+    }
+    notify::starting("opening the store");
+    Store::open(&StoreOptions { path: (&config.store.path).into() }).map(Some)
 }
 
 /// Keeps the processors from deep idle until the result is dropped, if the configuration says so.

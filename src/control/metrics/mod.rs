@@ -9,6 +9,7 @@ pub mod names;
 mod process;
 mod protobuf;
 mod shards;
+pub mod store;
 mod text;
 mod windows;
 

@@ -116,7 +116,7 @@ impl Durable {
     }
 
     /// Number of writes and requests that are not answered.
-    pub fn len(&self) -> usize {
+    pub fn unanswered(&self) -> usize {
         self.writes.len() + self.refusals.len() + self.waiting
     }
 }

@@ -259,8 +259,8 @@ impl Home {
 
     /// Commits what is on disk, in order, while the inboxes have room.
     pub(super) fn commit_written(&mut self, post: &mut impl Post) {
-        while let Some(write) =
-            self.durable.writes.pop_front_if(|one| one.serial <= self.durable.kept)
+        while self.durable.writes.front().is_some_and(|one| one.serial <= self.durable.kept)
+            && let Some(write) = self.durable.writes.pop_front()
         {
             let SentWrite { serial, at, after, bytes, what } = write;
             if let Err(what) = self.commit_write(post, at, after, what) {
