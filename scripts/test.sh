@@ -93,7 +93,7 @@ client      300    release                 | a client that sends valid, half-val
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
-bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown, feed and TLS, small
+bench       900    release python nginx rabbitmq redis | drumline-bench: million, one-to-one, ladder, showdown, feed, TLS, durable; small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 hostile     600    release                 | loads of attackers, small, with the bound of a pass; last, when nothing is built behind
 "
@@ -258,7 +258,8 @@ step_bench() {
         "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --parts headers,cases,latency \
             --results "$results" &&
         "$bench" feed --seconds 1 --rounds 1 --results "$results" &&
-        bench_tls "$bench" "$results"
+        bench_tls "$bench" "$results" &&
+        bench_durable "$bench" "$results"
 }
 
 # bench_tls PROGRAM RESULTS: TLS, half-open heads and scrapes, small.
@@ -271,6 +272,21 @@ bench_tls() {
         "$bench" scrape --connections 1000 --seconds 1 --results "$results" || return 1
     if [[ $SIZE == full ]]; then
         "$bench" slowloris --connections 2000 --rounds 2 --results "$results"
+    fi
+}
+
+# bench_durable PROGRAM RESULTS: durable channels, small. A lost publication fails the step. Histories in memory do not
+# survive a kill: the same checks must find that.
+bench_durable() {
+    local bench=$1 results=$2 kills=20
+    if [[ $SIZE == full ]]; then kills=1000; fi
+    "$bench" durable --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" durable-restart --publications 200000 --channels 2000 --seconds 1 --rounds 1 \
+            --results "$results" &&
+        "$bench" durable-kill --kills "$kills" --results "$results" || return 1
+    if "$bench" durable-kill --kills 4 --in-memory --results "$results/in-memory"; then
+        echo "durable-kill finds no loss although histories are in memory"
+        return 1
     fi
 }
 
@@ -301,6 +317,7 @@ need_faketime() { need_command faketime faketime; }
 need_rabbitmq() {
     need_command openssl openssl && need_command rabbitmq-server rabbitmq-server
 }
+need_redis() { need_command redis-server redis-server; }
 need_prometheus() { need_command prometheus prometheus; }
 need_openssl() { need_command openssl openssl; }
 need_testssl() { if [[ $SIZE == full ]]; then need_command testssl testssl.sh; fi; }
