@@ -59,7 +59,7 @@ if ((shards < cores)); then
     shards=$cores
 fi
 # SHARDS_MAX of src/base/limits.rs; a unit test there compares the two.
-SHARDS_MAX=63
+SHARDS_MAX=62
 if ((shards > SHARDS_MAX)); then
     shards=$SHARDS_MAX
     connections=$((shards * slots < connections ? shards * slots : connections))

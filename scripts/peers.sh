@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the peers that `drumline-bench peers` measures beside Drumline.
+# Installs the peers that `drumline-bench peers` and `durable` measure beside Drumline.
 #
 # Usage: scripts/peers.sh setup             set up the usual peers; safe to repeat
 #        scripts/peers.sh setup all         the same with sockudo, which takes ten minutes to build
@@ -13,7 +13,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 PEERS=$TARGET/peers
-NAMES="centrifugo uwebsockets nchan nats ws mosquitto"
+NAMES="centrifugo uwebsockets nchan nats ws mosquitto redis"
 # Peers that take long to build: only by name or with "all".
 SLOW="sockudo"
 CENTRIFUGO_VERSION=6.9.1
@@ -146,6 +146,8 @@ setup_nchan() { debian nginx libnginx-mod-nchan; }
 
 setup_mosquitto() { debian mosquitto; }
 
+setup_redis() { debian redis-server; }
+
 setup_nats() {
     local work=$PEERS/nats found
     if [[ -x $work/nats-server ]]; then return 0; fi
@@ -226,6 +228,7 @@ check() {
                 grep -q "\"version\": \"$WS_VERSION\"" "$PEERS/ws/node_modules/ws/package.json"
             ;;
         mosquitto) has mosquitto "$(debian_version mosquitto)" /usr/sbin/mosquitto ;;
+        redis) has redis "$(debian_version redis-server)" /usr/bin/redis-server ;;
         esac
     done
     return "$bad"

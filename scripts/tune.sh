@@ -15,7 +15,7 @@ STATE=${DRUMLINE_TUNE_STATE:-/var/lib/drumline/tune.saved}
 ROOT=${DRUMLINE_TUNE_ROOT:-}
 CONNECTIONS=${DRUMLINE_TUNE_CONNECTIONS:-1000000}
 # SHARDS_MAX of src/base/limits.rs; a unit test there compares the two.
-SHARDS_MAX=63
+SHARDS_MAX=62
 NOFILE=1048576 # the kernel's own ceiling for one ring's direct descriptor table (1 << 20)
 MARK='# Written by drumline scripts/tune.sh persist.'
 

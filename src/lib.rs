@@ -13,6 +13,7 @@ pub mod engine;
 pub mod config;
 pub mod tls;
 pub mod link;
+pub mod store;
 pub mod feeds;
 pub mod control;
 pub mod process;

@@ -251,6 +251,20 @@ impl KernelDelta {
     }
 }
 
+/// Processor time of all processors and processes since the start of the machine, in ns (steps of
+/// 10 ms). Idle time and time that the hypervisor gave to other machines are left out.
+pub fn busy_ns() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    parse_busy(&text).context("/proc/stat has no line for all processors")
+}
+
+/// Sums user, nice, system, interrupts and soft interrupts.
+fn parse_busy(text: &str) -> Option<u64> {
+    let fields: Vec<&str> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().collect();
+    let ticks = [0, 1, 2, 5, 6].map(|at| fields.get(at)?.parse::<u64>().ok());
+    ticks.into_iter().sum::<Option<u64>>().map(|ticks| ticks * TICK_NS)
+}
+
 /// Bytes per connection: a growth divided by the connections that caused it.
 pub fn per_connection(growth_bytes: i64, connections: u64) -> Result<f64> {
     ensure!(connections > 0, "no connections to divide memory by");
@@ -432,6 +446,14 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
         assert_eq!(kib_field(meminfo, "SUn"), None);
         assert_eq!(kib_field("Pss_Anon: 3 kB\nPss:   523 kB\n", "Pss"), Some(523 * 1024));
         assert_eq!(parse_schedstat("6041378 187548 3\n"), Some(6_041_378));
+    }
+
+    #[test]
+    fn busy_time_leaves_out_idle_and_stolen_time() {
+        let text = "cpu  10 20 30 400 500 6 7 800 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(parse_busy(text), Some(73 * TICK_NS));
+        assert_eq!(parse_busy("cpu  10 20\n"), None);
+        assert!(busy_ns().unwrap() > 0);
     }
 
     #[test]

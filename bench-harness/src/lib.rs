@@ -24,6 +24,8 @@ pub mod clock;
 
 pub mod wire;
 
+pub mod protobuf;
+
 pub mod dialect;
 
 pub mod progress;

@@ -66,6 +66,16 @@ enum Command {
     Showdown(scenario::showdown::Options),
     /// The feed from RabbitMQ beside a bare consumer and the same publications by HTTP.
     Feed(scenario::feed::Options),
+    /// Durable publications acknowledged per second, beside Redis Streams and the bare disk.
+    Durable(scenario::durable::throughput::Options),
+    /// What durability adds to the latency of a publication, beside the disk's own fdatasync.
+    DurableLatency(scenario::durable::latency::Options),
+    /// Restarts with millions of stored publications, after a clean stop and after kill -9.
+    DurableRestart(scenario::durable::restart::Options),
+    /// Kills of the server at random moments, on one folder: nothing acknowledged may be lost.
+    DurableKill(scenario::durable::kill::Options),
+    /// Durable publications at half the maximum: the longest time without an acknowledgement.
+    DurableSteady(scenario::durable::steady::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
     Versus(scenario::versus::Options),
     /// What idle shards cost: many shards against few, in turn.
@@ -158,6 +168,11 @@ fn run() -> Result<()> {
         Command::Showdown(options) => scenario::showdown::run(&options),
         Command::Feed(options) => scenario::feed::run(&options),
         Command::BareConsumer(arguments) => scenario::feed::serve(&arguments),
+        Command::Durable(options) => scenario::durable::throughput::run(&options),
+        Command::DurableLatency(options) => scenario::durable::latency::run(&options),
+        Command::DurableRestart(options) => scenario::durable::restart::run(&options),
+        Command::DurableKill(options) => scenario::durable::kill::run(&options),
+        Command::DurableSteady(options) => scenario::durable::steady::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),
         Command::IdleShards(options) => scenario::idle_shards::run(&options),
         Command::TlsMemory(common) => scenario::tls::memory::run(&common),

@@ -58,6 +58,13 @@ pub struct Server {
 impl Server {
     /// Starts the server and waits until its port takes connections.
     pub fn start(options: &ServerOptions) -> Result<Self> {
+        let mut server = Self::spawn(options, Stdio::inherit())?;
+        server.await_port(Duration::from_millis(20))?;
+        Ok(server)
+    }
+
+    /// Starts the server, which writes its banner to `output`, and waits for nothing.
+    pub fn spawn(options: &ServerOptions, output: Stdio) -> Result<Self> {
         ensure!(
             Path::new(&options.program).exists(),
             "{} does not exist; build it with `cargo build --release` or give its path with --server",
@@ -88,16 +95,16 @@ impl Server {
             .arg(config.path())
             .args(arguments(options))
             .stdin(Stdio::null())
+            .stdout(output)
             .spawn()
             .with_context(|| format!("cannot start {}", options.program.display()))?;
         let control = options.internal_port.unwrap_or(options.port);
         let control = SocketAddr::from((Ipv4Addr::LOCALHOST, control));
-        let mut server = Server { child, address, control, stopped: false, config };
-        server.await_port()?;
-        Ok(server)
+        Ok(Server { child, address, control, stopped: false, config })
     }
 
-    fn await_port(&mut self) -> Result<()> {
+    /// Waits until its port takes connections, and tries every `step`.
+    pub fn await_port(&mut self, step: Duration) -> Result<()> {
         let begun = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = self.child.try_wait().context("cannot wait for the server")? {
@@ -108,7 +115,7 @@ impl Server {
                 "the server does not listen on {} in time",
                 self.address
             );
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(step);
         }
         Ok(())
     }
@@ -166,6 +173,23 @@ impl Server {
         let (head, body) = text.split_once("\r\n\r\n").with_context(told)?;
         ensure!(head.starts_with("HTTP/1.1 200"), "GET {path} answered {head}");
         Ok(body.to_owned())
+    }
+
+    /// Waits until nothing listens there: the rings of a process that has ended end a little later.
+    pub fn await_free_port(address: SocketAddr) -> Result<()> {
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_ok() {
+            ensure!(begun.elapsed() < PATIENCE, "{address} listens after the end of the server");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(mut self) -> Result<()> {
+        self.stopped = true;
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the server").map(drop)
     }
 
     /// Sends SIGTERM and waits. A server that does not end, or not with status 0, is an error.

@@ -3,8 +3,8 @@
 //! Owns constants. Never reads a setting.
 
 /// Maximum number of shards of a node. A word of 64 bits marks the endpoints of the bus that have
-/// waiting messages: one bit per shard, and the last bit for the control plane.
-pub const SHARDS_MAX: usize = 63;
+/// waiting messages: one bit per shard, and the last two bits for the control plane and the store.
+pub const SHARDS_MAX: usize = 62;
 
 /// Maximum number of slots of a ring: the kernel limits its table of direct descriptors to 2^20.
 pub const RING_SLOTS_MAX: usize = 1 << 20;

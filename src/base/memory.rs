@@ -58,6 +58,8 @@ kinds! {
     Hooks "hooks",
     /// Tokens that wait for verification, and proxy requests that wait for an answer.
     Questions "questions",
+    /// Publications on their way to the store, and requests that wait for it.
+    Stored "stored",
 }
 
 /// Maximum number of bytes that a node uses of each kind.

@@ -279,6 +279,8 @@ counters! {
     publications: Total,
     /// Streams removed to make room for new ones.
     streams_evicted: Total,
+    /// Publish requests to durable channels that were refused, because the store did not keep them.
+    durable_refused: Total,
     /// Publications removed from the history because its memory budget was exceeded.
     history_shed: Total,
     /// Publications sent to subscribers, counted once per subscriber.

@@ -21,6 +21,7 @@ pub mod password;
 pub mod planted_faults;
 pub mod ranking;
 pub mod secret;
+pub mod store_metrics;
 pub mod sys;
 pub mod vitals;
 pub mod listeners;

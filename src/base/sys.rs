@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::process::{Resource, Rlimit};
 use rustix::termios;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -181,6 +181,16 @@ pub fn ring_doorbell(bell: impl AsFd) {
 /// Resets a doorbell. The call ignores errors: a doorbell that was not rung has nothing to reset.
 pub fn silence_doorbell(bell: impl AsFd) {
     let _ = rustix::io::read(bell, &mut [0; 8]);
+}
+
+/// Waits until a doorbell rings or the time is over. The call ignores errors: the caller looks for
+/// news in any case.
+pub fn wait_for_doorbell(bell: impl AsFd, patience: Duration) {
+    let time = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    let _ = rustix::event::poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&time));
 }
 
 /// Returns random bytes from the kernel.

@@ -162,6 +162,11 @@ impl Config {
         let format = &channel.publication_data_format;
         check_word("channel", "publication_data_format", format, FORMATS)?;
         let check = |place: &str, options: &ChannelOptions| {
+            must(
+                !options.history_durable || !self.store.path.is_empty(),
+                format!("{place}: history_durable is set, but there is no store"),
+                "set store.path to a folder, for example \"/var/lib/drumline/store\"",
+            )?;
             check_options(place, options, channel.meta_ttl(options))
         };
         check("channel.without_namespace", &channel.without_namespace)?;
@@ -517,6 +522,11 @@ fn check_options(
             options.history_ttl
         ),
         "shorten history_ttl or lengthen history_meta_ttl (here or in channel.history_meta_ttl)",
+    )?;
+    must(
+        sized || !options.history_durable,
+        format!("{place}: history_durable requires history"),
+        "set history_size and history_ttl too, for example 100 and \"300s\"",
     )?;
     must(
         sized || !options.force_recovery,

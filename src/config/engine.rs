@@ -80,6 +80,7 @@ impl Channel {
                 size: options.history_size,
                 ttl: options.history_ttl.millis(),
                 meta_ttl: self.meta_ttl(options).millis(),
+                durable: options.history_durable,
             }),
             presence: options.presence,
             join_leave: options.join_leave,
@@ -401,6 +402,7 @@ impl Config {
             .with(MemoryKind::Keys, engine.idempotency_budget)
             .with(MemoryKind::Hooks, engine.hook_budget)
             .with(MemoryKind::Questions, engine.question_budget)
+            .with(MemoryKind::Stored, engine.store_budget)
     }
 
     /// Options of accepted sockets.

@@ -5,7 +5,7 @@
 
 use super::error::{Error, error};
 use super::load::Loaded;
-use super::sections::{Config, HttpServer, NamedProxy, ServerTls, differences};
+use super::sections::{Channel, Config, HttpServer, NamedProxy, ServerTls, differences};
 
 /// The configuration after a reload.
 #[derive(Clone, Debug)]
@@ -71,6 +71,7 @@ fn in_force(running: &Config, new: &Config) -> Config {
         internal_tls: tls(&server.internal_tls, &wanted.internal_tls),
         ..server.with_limits_of(wanted)
     };
+    keep_durable(&running.channel, &mut config.channel);
     // Requests in progress name a proxy by its number.
     let same = |(old, new): (&NamedProxy, &NamedProxy)| old.name == new.name;
     let is_longer = running.proxies.len() <= new.proxies.len();
@@ -90,6 +91,17 @@ fn in_force(running: &Config, new: &Config) -> Config {
     config.sse.max_request_body_size = new.sse.max_request_body_size;
     config.emulation.max_request_body_size = new.emulation.max_request_body_size;
     config
+}
+
+/// Streams in memory are durable or not from their first publication on.
+fn keep_durable(running: &Channel, new: &mut Channel) {
+    new.without_namespace.history_durable = running.without_namespace.history_durable;
+    for namespace in &mut new.namespaces {
+        let same = running.namespaces.iter().find(|one| one.name == namespace.name);
+        if let Some(same) = same {
+            namespace.options.history_durable = same.options.history_durable;
+        }
+    }
 }
 
 impl HttpServer {

@@ -49,6 +49,7 @@ use self::traces::{TraceOptions, Tracer, Traces};
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::current::Current;
 use crate::base::notify;
+use crate::base::store_metrics::StoreMetrics;
 use crate::base::sys;
 use crate::base::vitals::Vitals;
 use crate::config::{Config, Loaded};
@@ -76,6 +77,8 @@ pub struct Control {
     tls: Tls,
     acme: Option<Acme>,
     traces: Option<TraceOptions>,
+    /// Metrics of the store, if there is one.
+    store: Option<Arc<StoreMetrics>>,
     /// Refuse requests of other machines.
     local: bool,
     shards: Shards,
@@ -114,7 +117,7 @@ impl Control {
             endless_permits: Arc::new(Semaphore::new(endless)),
         };
         let (feeds, shards) = (PreparedFeeds::default(), Shards::of(node));
-        let (acme, traces, reload) = (None, None, None);
+        let (acme, traces, reload, store) = (None, None, None, None);
         let vitals = node.vitals.clone();
         Ok(Control {
             config,
@@ -126,6 +129,7 @@ impl Control {
             tls,
             acme,
             traces,
+            store,
             local,
             shards,
             reload,
@@ -150,6 +154,12 @@ impl Control {
         self
     }
 
+    /// Adds the metrics of the store.
+    pub fn with_store(mut self, store: Option<Arc<StoreMetrics>>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Adds the exporter of traces.
     pub fn with_traces(mut self, traces: Option<TraceOptions>) -> Self {
         self.traces = traces;
@@ -167,10 +177,8 @@ impl Control {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
-        let (client, node) = (
-            client(tls.clients.default.clone(), ""),
-            Arc::new(api::NodeState::new(&link, api::METHODS)),
-        );
+        let client = client(tls.clients.default.clone(), "");
+        let node = Arc::new(api::NodeState::new(&link, api::METHODS));
         let running = Arc::new(Current::new(config.clone()));
         let traces = Traces::start(traces, &client);
         let backend = Backend::new(&config, &client, &tls.clients)
@@ -183,6 +191,7 @@ impl Control {
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
         sources.extend(traces.source());
+        sources.extend(self.store.map(metrics::store::source));
         let inner = inner_router(&config, &link, sources)
             .merge(health::router(&config.health, &link, &vitals))
             .merge(admin::router(&config, &link, &node, &stopped));

@@ -21,7 +21,7 @@ pub type Capacities = [usize; RANKS];
 
 /// How a consumer is woken.
 pub enum WakeMethod {
-    /// A worker's eventfd, which its ring polls.
+    /// An eventfd: a worker's, which its ring polls, or the store's.
     Descriptor(OwnedFd),
     /// A function call, for the control plane.
     Call(Box<dyn Fn() + Send + Sync>),
@@ -44,23 +44,29 @@ struct Consumer {
     wake_method: WakeMethod,
 }
 
-/// All inboxes and consumers of a node. The last inboxes and the last consumer are the control
-/// plane's; the others belong to the shards and the workers.
+impl Consumer {
+    fn new(wake_method: WakeMethod) -> Self {
+        Consumer { sleep: SleepState::default(), wake_method }
+    }
+}
+
+/// All inboxes and consumers of a node. The last two belong to the control plane and the store; the
+/// others belong to the shards and the workers.
 pub struct Bus {
     inboxes: Box<[EndpointInboxes]>,
     consumers: Box<[Consumer]>,
 }
 
 impl Bus {
-    /// Creates a bus of `shards` shards on `workers` threads, and a control plane that `control`
-    /// wakes. Worker n modulo `workers` runs shard n.
+    /// Creates a bus of `shards` shards on `workers` threads, a control plane that `control` wakes,
+    /// and a store. Worker n modulo `workers` runs shard n.
     pub fn new(
         shards: usize,
         workers: usize,
         capacities: Capacities,
         control: Box<dyn Fn() + Send + Sync>,
     ) -> std::io::Result<Arc<Self>> {
-        assert!(shards <= SHARDS_MAX, "a mask of endpoints has a bit for each shard");
+        assert!(shards <= SHARDS_MAX, "a mask of endpoints has a bit for each of them");
         assert!(workers > 0, "a bus needs at least one worker");
         let endpoint_inboxes = |consumer| {
             let inboxes = capacities.map(|capacity| {
@@ -71,16 +77,14 @@ impl Bus {
             EndpointInboxes { inboxes, consumer }
         };
         let of_shards = (0..shards).map(|shard| endpoint_inboxes(shard % workers));
-        let inboxes = of_shards.chain([endpoint_inboxes(workers)]).collect();
-        let mut consumers = Vec::with_capacity(workers + 1);
+        let of_others = [endpoint_inboxes(workers), endpoint_inboxes(workers + 1)];
+        let inboxes = of_shards.chain(of_others).collect();
+        let mut consumers = Vec::with_capacity(workers + 2);
         for _ in 0..workers {
-            let wake_method = WakeMethod::Descriptor(sys::doorbell()?);
-            consumers.push(Consumer { sleep: SleepState::default(), wake_method });
+            consumers.push(Consumer::new(WakeMethod::Descriptor(sys::doorbell()?)));
         }
-        consumers.push(Consumer {
-            sleep: SleepState::default(),
-            wake_method: WakeMethod::Call(control),
-        });
+        consumers.push(Consumer::new(WakeMethod::Call(control)));
+        consumers.push(Consumer::new(WakeMethod::Descriptor(sys::doorbell()?)));
         Ok(Arc::new(Bus { inboxes, consumers: consumers.into() }))
     }
 
@@ -92,6 +96,11 @@ impl Bus {
 
     /// The control plane's endpoint.
     pub fn control(&self) -> Endpoint {
+        (self.inboxes.len() - 2) as Endpoint
+    }
+
+    /// The store's endpoint.
+    pub fn store(&self) -> Endpoint {
         (self.inboxes.len() - 1) as Endpoint
     }
 
@@ -101,7 +110,7 @@ impl Bus {
         BusPort { bus: self.clone(), endpoint, own, to_wake: 0 }
     }
 
-    /// The consumer of an endpoint: the worker of a shard, or the control plane.
+    /// The consumer of an endpoint: the worker of a shard, the control plane or the store.
     pub fn consumer(self: &Arc<Self>, endpoint: Endpoint) -> ConsumerHandle {
         let consumer = self.inboxes[usize::from(endpoint)].consumer;
         ConsumerHandle { bus: self.clone(), consumer }
@@ -129,7 +138,7 @@ impl ConsumerHandle {
         &self.bus.consumers[self.consumer]
     }
 
-    /// The eventfd of a worker; `None` for the control plane.
+    /// The eventfd of a worker or the store; `None` for the control plane.
     pub fn doorbell(&self) -> Option<&OwnedFd> {
         match &self.consumer().wake_method {
             WakeMethod::Descriptor(wake_method) => Some(wake_method),
@@ -173,7 +182,7 @@ impl BusPort {
 
     /// Whether a message to this endpoint stays on its thread.
     fn is_own(&self, to: Endpoint) -> bool {
-        to == self.endpoint && to != self.bus.control()
+        to == self.endpoint && to < self.bus.control()
     }
 
     fn endpoint_inboxes(&self) -> &EndpointInboxes {

@@ -69,6 +69,8 @@ pub struct NodeSettings {
     pub inboxes: Capacities,
     /// Sizes of each shard's ring.
     pub rings: RingSettings,
+    /// Whether there is a store for durable channels.
+    pub has_store: bool,
     /// Settings of the shards; the number of slots is set per shard.
     pub hub: HubSettings,
 }
@@ -161,6 +163,7 @@ impl Node {
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed,
+                store: settings.has_store.then(|| bus.store()),
                 next_settings: next_settings[shard].clone(),
                 vitals: vitals.clone(),
             };

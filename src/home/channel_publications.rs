@@ -4,9 +4,11 @@
 
 use crate::home::channels::Channels;
 use crate::home::history::Stream;
+use crate::home::idempotency_keys::HOLD_TIME;
 use crate::model::message::{DuplicateGuard, Publish, ReplyTo};
 use crate::model::publication::{NewPublication, Publication};
 use crate::model::retention::Retention;
+use crate::model::storage::StoredKey;
 use crate::wire::protocol::Position;
 
 /// Maximum capacity of the encoding buffer that is kept for the next publication.
@@ -31,6 +33,23 @@ impl PreparedPublication {
     /// The channel's name.
     pub fn channel(&self) -> &str {
         self.publication.channel()
+    }
+
+    /// The publication.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
+    /// Whether the application gave the publication a version.
+    pub fn has_version(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.version > 0)
+    }
+
+    /// The idempotency key as the store has it, if there is one. `unix` is the time.
+    pub fn stored_key(&self, unix: u64) -> Option<StoredKey> {
+        let (guard, position) = (self.guard.as_ref()?, self.publication.position()?);
+        let until = unix.saturating_add(HOLD_TIME);
+        (!guard.key.is_empty()).then(|| StoredKey { key: guard.key.clone(), position, until })
     }
 
     /// Whether the outcome of this publication decides if the request is a repetition.
@@ -63,26 +82,21 @@ impl Channels {
     /// First step of publishing: encodes a publication and assigns its offset. The publication
     /// stays invisible until it is committed, which can be much later.
     pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
-        let Publish {
-            channel,
-            hash,
-            data,
-            kind,
-            delta,
-            extra,
-            retention,
-            guard,
-            reply_to,
-            accepted,
-        } = request;
-        let position = retention.map(|retention| {
-            let at = self.find_or_insert(hash, &channel);
+        let position = request.retention.map(|retention| {
+            let at = self.find_or_insert(request.hash, &request.channel);
             let stream = self.stream(at, &retention, now);
             let Position { offset, epoch } = self.streams.get(stream).position();
             let prepared = &mut self.channels[at as usize].prepared;
             *prepared += 1;
             Position { offset: offset + u64::from(*prepared), epoch }
         });
+        self.encode(request, position)
+    }
+
+    /// Encodes a publication at this position.
+    pub fn encode(&mut self, request: Publish, position: Option<Position>) -> PreparedPublication {
+        let Publish { channel, hash, data, kind, delta, extra, .. } = request;
+        let Publish { retention, guard, reply_to, accepted, .. } = request;
         let (channel, data) = (&*channel, &*data);
         let draft = NewPublication { channel, hash, kind, data, extra, position, delta, accepted };
         let publication = Publication::encode(draft, &mut self.buffer);

@@ -5,19 +5,26 @@
 
 use crate::base::work_budget::WorkBudget;
 use crate::home::channels::{Channels, HomeSettings};
-use crate::home::history::{Recovery, Stream};
+use crate::home::durable::requests::Found;
+use crate::home::history::Recovery;
 use crate::home::members::Members;
 use crate::model::message::{
     ChannelAnswer, ChannelQuery, HistoryRange, HomeQuery, ReplyTo, Subscribe, Subscribed,
 };
 use crate::model::namespaces::RecoveryMode;
+use crate::model::publication::Publication;
 use crate::wire::protocol::reply::PresenceList;
 use crate::wire::protocol::{Error, Position};
 
 impl Channels {
     /// Records the interest of the shard, and answers with the position and the missed
     /// publications.
-    pub fn subscribe(&mut self, request: &Subscribe, now: u64) -> Subscribed {
+    pub fn subscribe(
+        &mut self,
+        request: &Subscribe,
+        now: u64,
+        older: &[Publication],
+    ) -> Subscribed {
         let at = self.find_or_insert(request.hash, &request.channel);
         self.channels[at as usize].interested |= 1 << request.subscriber.shard;
         let mut recovery = Recovery::default();
@@ -29,11 +36,11 @@ impl Channels {
             let stream = self.stream_now(Some(at), request.hash, now);
             match (request.since, mode) {
                 (Some(since), RecoveryMode::Stream) => {
-                    recovery = stream.recover(since, recovery_limit, answer_bytes);
+                    recovery = stream.recover(since, (recovery_limit, answer_bytes), older);
                 }
                 (Some(since), RecoveryMode::Cache) => {
                     let filter = request.filter.as_ref();
-                    recovery = stream.recover_latest(since, filter, recovery_limit);
+                    recovery = stream.recover_latest(since, filter, recovery_limit, older);
                 }
                 (None, _) => {}
             }
@@ -49,6 +56,7 @@ impl Channels {
             was_recovering: request.was_recovering,
             recovered: recovery.recovered,
             strict,
+            error: None,
             position: match request.since {
                 Some(since) if recovery.recovered => {
                     position.map(|top| Position { offset: since.offset, ..top })
@@ -61,8 +69,13 @@ impl Channels {
         }
     }
 
-    /// Answers a query about a channel.
-    pub fn answer_query(&mut self, question: &HomeQuery, now: u64) -> Result<ChannelAnswer, Error> {
+    /// Answers a query about a channel. `stored` is what the store has found for it.
+    pub fn answer_query(
+        &mut self,
+        question: &HomeQuery,
+        now: u64,
+        stored: Option<&Found>,
+    ) -> Result<ChannelAnswer, Error> {
         let found = self.find(question.hash, &question.channel);
         match &question.query {
             ChannelQuery::Stats => {
@@ -75,17 +88,10 @@ impl Channels {
             ChannelQuery::Position => {
                 Ok(ChannelAnswer::Position(self.stream_now(found, question.hash, now).position()))
             }
-            ChannelQuery::Latest => Ok(self.latest(found, now)),
-            ChannelQuery::History(range) => self.read_history(question, range, now),
+            ChannelQuery::Latest => Ok(self.latest(found, now, Found::older(stored))),
+            ChannelQuery::History(range) => self.read_history(question, range, now, stored),
             ChannelQuery::RemoveHistory => {
-                if let Some(at) = found
-                    && let Some(stream) = self.stream_of(at)
-                {
-                    self.streams.change(stream, Stream::clear);
-                    self.hide_latest(at);
-                    self.history.set(self.streams.bytes());
-                    self.schedule(at);
-                }
+                found.into_iter().for_each(|at| self.clear_history(at));
                 Ok(ChannelAnswer::HistoryRemoved)
             }
         }
@@ -97,7 +103,11 @@ impl Channels {
         question: &HomeQuery,
         range: &HistoryRange,
         now: u64,
+        stored: Option<&Found>,
     ) -> Result<ChannelAnswer, Error> {
+        if stored.is_some_and(|stored| stored.publications.is_none()) {
+            return Err(Error::LIMIT_EXCEEDED);
+        }
         let answer_bytes = self.settings.answer_bytes;
         let found = self.find(question.hash, &question.channel);
         let stream = self.stream_now(found, question.hash, now);
@@ -105,7 +115,8 @@ impl Channels {
         if !range.since.is_none_or(same_life) {
             return Err(Error::UNRECOVERABLE_POSITION);
         }
-        let Some(publications) = stream.read_range(range, answer_bytes) else {
+        let Some(publications) = stream.read_range(range, answer_bytes, Found::older(stored))
+        else {
             return Err(Error::LIMIT_EXCEEDED);
         };
         Ok(ChannelAnswer::History(publications, stream.position()))

@@ -26,7 +26,7 @@ const CHANNEL_OVERHEAD: usize = 128;
 impl Channels {
     /// Index of the stream of a channel, if there is one.
     pub(super) fn stream_of(&self, at: u32) -> Option<u32> {
-        Some(self.channels[at as usize].stream).filter(|stream| *stream != NONE)
+        self.channels.get(at as usize).map(|one| one.stream).filter(|stream| *stream != NONE)
     }
 
     /// Index of the stream of a channel; begins the stream if there is none.
@@ -37,11 +37,24 @@ impl Channels {
         if self.streams.len() >= self.settings.streams_max {
             self.evict();
         }
-        let Channel { hash, generation, ref name, .. } = self.channels[at as usize];
-        let overhead = size_of::<Channel>() + CHANNEL_OVERHEAD + name.len();
+        let Channel { hash, generation, .. } = self.channels[at as usize];
         let epoch = self.epochs.epoch(hash, generation);
-        let stream = self.streams.insert(Stream::new(epoch, retention, now), at, overhead);
-        self.channels[at as usize].stream = stream;
+        self.add_stream(at, Stream::new(epoch, retention, now))
+    }
+
+    /// Puts a durable stream into memory.
+    pub(super) fn insert_stream(&mut self, at: u32, stream: Stream) {
+        if self.streams.len() >= self.settings.streams_max {
+            self.evict();
+        }
+        self.add_stream(at, stream);
+    }
+
+    fn add_stream(&mut self, at: u32, stream: Stream) -> u32 {
+        let channel = &mut self.channels[at as usize];
+        let overhead = size_of::<Channel>() + CHANNEL_OVERHEAD + channel.name.len();
+        channel.stream = self.streams.insert(stream, at, overhead);
+        let stream = channel.stream;
         self.schedule(at);
         stream
     }
@@ -55,7 +68,9 @@ impl Channels {
             Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
         };
         if let Some(channel) = self.streams.lowest_ranked(rank) {
-            self.evicted += 1;
+            let stream = self.stream_of(channel).map(|stream| self.streams.get(stream));
+            let is_durable = stream.is_some_and(|stream| stream.stored().is_some());
+            self.evicted += u64::from(!is_durable);
             self.drop_stream(channel);
         }
     }
@@ -87,8 +102,13 @@ impl Channels {
     }
 
     pub(super) fn schedule(&mut self, at: u32) {
+        self.schedule_after(at, 0);
+    }
+
+    /// Schedules the next expiry of a stream, not before `earliest`.
+    fn schedule_after(&mut self, at: u32, earliest: u64) {
         if let Some(stream) = self.stream_of(at) {
-            let due = self.streams.get(stream).next_expiry() / TICK;
+            let due = self.streams.get(stream).next_expiry().max(earliest) / TICK;
             self.expiry.set(at, due as u32 + 1);
         }
     }
@@ -115,7 +135,10 @@ impl Channels {
                 && let Some(stream) = self.stream_of(channel)
             {
                 let over = self.history.excess();
-                self.shed += self.streams.change(stream, |stream| stream.shed(over)) as u64;
+                let shed = self.streams.change(stream, |stream| stream.shed(over)) as u64;
+                // The store still has the publications of a durable stream.
+                let is_durable = self.streams.get(stream).stored().is_some();
+                self.shed += if is_durable { 0 } else { shed };
                 self.hide_latest(channel);
                 self.schedule(channel);
             }
@@ -137,16 +160,27 @@ impl Channels {
         [self.history.shard_to_free(), self.idempotency_keys.share().shard_to_free()]
     }
 
+    /// Drops a stream from memory. Without a store, that is its end.
     pub(super) fn drop_stream(&mut self, at: u32) {
         if let Some(stream) = self.stream_of(at) {
+            let is_durable = self.streams.get(stream).stored().is_some();
             self.hide_latest(at);
             self.expiry.clear(at);
             self.streams.remove(stream);
             self.history.set(self.streams.bytes());
             let channel = &mut self.channels[at as usize];
             channel.stream = NONE;
-            channel.generation = self.epochs.renew(channel.hash);
+            if !is_durable {
+                channel.generation = self.epochs.renew(channel.hash);
+            }
             self.remove_if_unused(at);
+        }
+    }
+
+    /// Drops a durable stream that has ended from memory, unless something is on its way.
+    pub(super) fn forget_stream(&mut self, at: u32) {
+        if self.channels.get(at as usize).is_some_and(|channel| channel.prepared == 0) {
+            self.drop_stream(at);
         }
     }
 
@@ -164,7 +198,11 @@ impl Channels {
             if self.streams.get(stream).is_empty() {
                 self.hide_latest(at);
             }
-            if is_over && self.channels[at as usize].prepared == 0 {
+            if self.streams.get(stream).stored().is_some() {
+                // Until its upkeep is done, the stream stays due.
+                self.expired.push(at);
+                self.schedule_after(at, now + TICK);
+            } else if is_over && self.channels[at as usize].prepared == 0 {
                 self.drop_stream(at);
             } else {
                 self.schedule(at);
@@ -172,6 +210,16 @@ impl Channels {
         }
         self.history.set(self.streams.bytes());
         self.due = due;
+    }
+
+    /// Removes the history of a channel; epoch and top offset stay.
+    pub(super) fn clear_history(&mut self, at: u32) {
+        if let Some(stream) = self.stream_of(at) {
+            self.streams.change(stream, Stream::clear);
+            self.hide_latest(at);
+            self.history.set(self.streams.bytes());
+            self.schedule(at);
+        }
     }
 
     /// When [`Channels::expire`] has something to do next, in milliseconds.

@@ -44,8 +44,8 @@ pub(super) struct Channel {
     pub(super) stream: u32,
     /// Generation of its stream, or of the stream that the first publication begins.
     pub(super) generation: u32,
-    /// Number of prepared publications that are not committed. While there are any, the stream is
-    /// not dropped.
+    /// Number of prepared publications that are not committed, and of other reasons to keep the
+    /// stream: writes and questions that the store has not answered, and upkeep.
     pub(super) prepared: u32,
     pub(super) members: Option<Box<Members>>,
 }
@@ -70,6 +70,8 @@ pub struct Channels {
     /// Memory use of the streams.
     pub(super) history: ShardUsage,
     pub(super) due: Vec<u32>,
+    /// Durable streams of which something has expired.
+    pub(super) expired: Vec<u32>,
     /// Buffer in which publications are encoded.
     pub(super) buffer: Vec<u8>,
 }
@@ -99,6 +101,7 @@ impl Channels {
             latest_cells: LatestCells::default(),
             history,
             due: Vec::new(),
+            expired: Vec::new(),
             buffer: Vec::new(),
         }
     }
@@ -138,8 +141,9 @@ impl Channels {
     }
 
     pub(super) fn remove_if_unused(&mut self, at: u32) {
-        let channel = &self.channels[at as usize];
-        if channel.interested != 0 || channel.stream != NONE || channel.members.is_some() {
+        let Some(channel) = self.channels.get(at as usize) else { return };
+        let is_used = channel.interested != 0 || channel.stream != NONE || channel.prepared > 0;
+        if is_used || channel.members.is_some() {
             return;
         }
         let hash = channel.hash;
@@ -313,15 +317,22 @@ pub(crate) mod tests {
     fn subscribe(homes: &mut Homes, shard: u8, since: Option<Position>) -> Subscribed {
         let keeps = homes.retention.is_some();
         let stream_access = StreamAccess { positioned: keeps, recoverable: keeps };
-        homes.subscribe(&Subscribe { stream_access, ..request(shard, since) }, 0)
+        homes.subscribe(&Subscribe { stream_access, ..request(shard, since) }, 0, &[])
     }
 
     fn ask(homes: &mut Homes, query: ChannelQuery) -> Result<ChannelAnswer, Error> {
-        let question = HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
-        homes.answer_query(&question, 0)
+        let question = HomeQuery {
+            channel: "a".into(),
+            hash: 7,
+            reply_to: ReplyTo::None,
+            durable: false,
+            query,
+        };
+        homes.answer_query(&question, 0, None)
     }
 
-    const RETENTION: Retention = Retention { size: 2, ttl: 5_000, meta_ttl: 60_000 };
+    const RETENTION: Retention =
+        Retention { size: 2, ttl: 5_000, meta_ttl: 60_000, durable: false };
 
     #[test]
     fn channels_without_history_are_removed_with_their_last_interest() {
@@ -403,7 +414,13 @@ pub(crate) mod tests {
             (ChannelQuery::Presence(crate::wire::protocol::Wire::Json), ReplyTo::None);
         for _ in 0..2 {
             homes
-                .queue_presence_query(HomeQuery { channel: "a".into(), hash: 7, reply_to, query })
+                .queue_presence_query(HomeQuery {
+                    channel: "a".into(),
+                    hash: 7,
+                    reply_to,
+                    durable: false,
+                    query,
+                })
                 .unwrap();
         }
         let answer = homes.encode_first_presence(&mut WorkBudget::new(1_000_000, true)).unwrap();
@@ -435,8 +452,8 @@ pub(crate) mod tests {
                 homes.add_member(&Subscribe { subscriber, ..request }, &info);
             }
             let query = ChannelQuery::Presence(crate::wire::protocol::Wire::Protobuf);
-            let question =
-                HomeQuery { channel: "a".into(), hash: 7, reply_to: ReplyTo::None, query };
+            let (channel, reply_to) = ("a".into(), ReplyTo::None);
+            let question = HomeQuery { channel, hash: 7, reply_to, durable: false, query };
             homes.queue_presence_query(question).unwrap();
             let answer =
                 homes.encode_first_presence(&mut WorkBudget::new(100_000_000, true)).unwrap();
@@ -497,7 +514,7 @@ pub(crate) mod tests {
     fn kept(homes: &Channels, channel: &str) -> Option<(usize, u64)> {
         let stream = homes.streams.get(homes.stream_of(homes.find(7, channel)?)?);
         let range = HistoryRange { limit: usize::MAX, ..HistoryRange::default() };
-        Some((stream.read_range(&range, usize::MAX)?.len(), stream.position().offset))
+        Some((stream.read_range(&range, usize::MAX, &[])?.len(), stream.position().offset))
     }
 
     #[test]
@@ -506,7 +523,7 @@ pub(crate) mod tests {
         publish(&mut homes, "real", 0);
         let empty = |homes: &mut Homes, name: &str, since| {
             let answer =
-                homes.subscribe(&Subscribe { channel: name.into(), ..request(0, since) }, 0);
+                homes.subscribe(&Subscribe { channel: name.into(), ..request(0, since) }, 0, &[]);
             homes.release(&Release { channel: name.into(), hash: 7, shard: 0 });
             answer
         };

@@ -1,10 +1,13 @@
 //! The stream of a channel: its epoch, its top offset and the kept publications.
 //!
-//! Owns the publications. Never reads a clock. The invariant: the kept offsets are consecutive and
-//! end at the top, so a recovery has no gap or is refused.
+//! Owns the publications in memory. Never reads a clock. The invariant: the kept offsets are
+//! consecutive and end at the top, so a recovery has no gap or is refused. Of a durable stream, the
+//! store has older publications than memory; a request that needs them hands them over, and they
+//! count as kept while it is answered.
 
 use std::collections::VecDeque;
 
+use crate::home::durable::stored::StoredPart;
 use crate::model::latest::Latest;
 use crate::model::message::HistoryRange;
 use crate::model::publication::Publication;
@@ -36,6 +39,8 @@ pub struct Stream {
     version: Option<Box<(u64, Box<str>)>>,
     /// When the stream ends and its epoch and top offset are dropped.
     expires: u64,
+    /// What the store has of the stream; `None`: the stream is in memory alone.
+    stored: Option<Box<StoredPart>>,
 }
 
 /// The result of a recovery.
@@ -51,12 +56,26 @@ impl Stream {
     /// An empty stream in a new epoch.
     pub fn new(epoch: Epoch, retention: &Retention, now: u64) -> Self {
         let expires = now + retention.meta_ttl;
-        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires }
+        Stream { expires, ..Stream::empty(epoch) }
+    }
+
+    /// A stream that the store has, without publications in memory.
+    pub fn loaded(position: Position, expires: u64, stored: StoredPart) -> Self {
+        let (top, stored) = (position.offset, Some(Box::new(stored)));
+        Stream { top, expires, stored, ..Stream::empty(position.epoch) }
     }
 
     /// The empty stream of a channel without publications; read only.
     pub fn empty(epoch: Epoch) -> Self {
-        Stream { epoch, top: 0, kept: VecDeque::new(), bytes: 0, version: None, expires: u64::MAX }
+        Stream {
+            epoch,
+            top: 0,
+            kept: VecDeque::new(),
+            bytes: 0,
+            version: None,
+            expires: u64::MAX,
+            stored: None,
+        }
     }
 
     /// The current position.
@@ -67,6 +86,50 @@ impl Stream {
     /// The offset that the next publication gets.
     pub fn next_offset(&self) -> u64 {
         self.top + 1
+    }
+
+    /// Offset of the oldest publication in memory; the next offset if there is none.
+    pub fn first_kept(&self) -> u64 {
+        self.next_offset().saturating_sub(self.kept.len() as u64)
+    }
+
+    /// When the oldest publication in memory expires.
+    pub fn first_expires(&self) -> Option<u64> {
+        self.kept.front().map(|kept| kept.expires)
+    }
+
+    /// When the stream ends.
+    pub fn ends(&self) -> u64 {
+        self.expires
+    }
+
+    /// What the store has of the stream, if it is durable.
+    pub fn stored(&self) -> Option<&StoredPart> {
+        self.stored.as_deref()
+    }
+
+    /// Like [`Stream::stored`], to change it.
+    pub fn stored_mut(&mut self) -> Option<&mut StoredPart> {
+        self.stored.as_deref_mut()
+    }
+
+    /// Version of the latest publication and the version epoch.
+    pub fn version(&self) -> Option<&(u64, Box<str>)> {
+        self.version.as_deref()
+    }
+
+    /// Puts older publications, with the times at which they expire, before the kept ones, as far
+    /// as they are consecutive and belong to the history.
+    pub fn prepend(&mut self, older: Vec<(Publication, u64)>) {
+        let first = self.stored().map_or(u64::MAX, |stored| stored.first);
+        for (publication, expires) in older.into_iter().rev() {
+            let offset = publication.offset().unwrap_or(0);
+            if offset + 1 == self.first_kept() && offset >= first {
+                let kept = HistoryEntry { publication, expires };
+                self.bytes += kept.size();
+                self.kept.push_front(kept);
+            }
+        }
     }
 
     /// Adds a publication whose offset is the next one.
@@ -85,10 +148,7 @@ impl Stream {
 
     /// Drops expired publications; returns whether the stream itself has expired.
     pub fn expire(&mut self, now: u64) -> bool {
-        while self.kept.front().is_some_and(|kept| kept.expires <= now) {
-            self.drop_oldest();
-        }
-        self.expires <= now
+        self.expire_some(now, usize::MAX)
     }
 
     /// Like [`Stream::expire`], for at most `most` publications. The stream has not expired while
@@ -99,8 +159,18 @@ impl Stream {
                 return self.expires <= now;
             }
             self.drop_oldest();
+            self.end_history_at_oldest();
         }
         false
+    }
+
+    /// The history begins with the oldest publication in memory: earlier ones have expired or are
+    /// too many.
+    fn end_history_at_oldest(&mut self) {
+        let first = self.first_kept();
+        if let Some(stored) = self.stored_mut() {
+            stored.first = stored.first.max(first);
+        }
     }
 
     /// The newest kept publication.
@@ -139,7 +209,19 @@ impl Stream {
 
     /// When [`Stream::expire`] has something to do next.
     pub fn next_expiry(&self) -> u64 {
-        self.kept.front().map_or(self.expires, |kept| kept.expires)
+        let in_memory = self.kept.front().map_or(self.expires, |kept| kept.expires);
+        let stored = self.stored().filter(|_| !self.only_stored().is_empty());
+        stored.map_or(in_memory, |stored| stored.due.min(in_memory))
+    }
+
+    /// Those of `older` that belong to the history and are not in memory, oldest first.
+    fn older<'a>(
+        &self,
+        older: &'a [Publication],
+    ) -> impl DoubleEndedIterator<Item = &'a Publication> + use<'a> {
+        let only_stored = self.only_stored();
+        let offset = |publication: &&Publication| publication.offset().unwrap_or(0);
+        older.iter().filter(move |publication| only_stored.contains(&offset(publication)))
     }
 
     /// Recovery in cache mode: the latest publication that passes the filter, or nothing if the
@@ -149,6 +231,7 @@ impl Stream {
         since: Position,
         filter: Option<&Filter>,
         limit: usize,
+        older: &[Publication],
     ) -> Recovery {
         let same_life = since.epoch.is_unset() || since.epoch == self.epoch;
         if same_life && since.offset == self.top && self.top > 0 {
@@ -157,8 +240,8 @@ impl Stream {
         let passes = |publication: &&Publication| {
             filter.is_none_or(|filter| filter.matches(publication.tags()))
         };
-        let newest = self.kept.iter().rev().take(limit).map(|kept| &kept.publication);
-        let latest = newest.into_iter().find(passes).cloned();
+        let newest = self.kept.iter().rev().map(|kept| &kept.publication);
+        let latest = newest.chain(self.older(older).rev()).take(limit).find(passes).cloned();
         Recovery { recovered: latest.is_some(), publications: latest.into_iter().collect() }
     }
 
@@ -177,12 +260,21 @@ impl Stream {
     pub fn clear(&mut self) {
         self.kept = VecDeque::new();
         self.bytes = 0;
+        let next = self.next_offset();
+        if let Some(stored) = self.stored_mut() {
+            stored.first = next;
+        }
     }
 
     /// Reads a range of the kept publications; `None`: it exceeds `bytes_max`. The range begins
     /// after `since.offset` in either direction; the caller has compared the epoch. The cost
-    /// depends on the length of the range only.
-    pub fn read_range(&self, range: &HistoryRange, bytes_max: usize) -> Option<Vec<Publication>> {
+    /// depends on the length of the range only. `older` is what the store has of the range.
+    pub fn read_range(
+        &self,
+        range: &HistoryRange,
+        bytes_max: usize,
+        older: &[Publication],
+    ) -> Option<Vec<Publication>> {
         let kept = self.kept.len();
         // The kept offsets are consecutive up to the top.
         let from_first = |offset: u64| {
@@ -197,15 +289,22 @@ impl Stream {
             Some(since) => from_first(since.saturating_add(1))..kept,
         };
         let mut left = bytes_max;
-        let mut take = |kept: &HistoryEntry| {
-            left = left.checked_sub(kept.publication.size())?;
-            Some(kept.publication.clone())
+        let take = |publication: &Publication| {
+            left = left.checked_sub(publication.size())?;
+            Some(publication.clone())
         };
-        let part = self.kept.range(indexes);
+        let since = range.since.map(|since| since.offset);
+        let within = |publication: &&Publication| {
+            let offset = publication.offset().unwrap_or(0);
+            since.is_none_or(|since| if range.reverse { offset < since } else { offset > since })
+        };
+        let nowhere = range.reverse && since.is_some_and(|since| since > self.next_offset());
+        let older = self.older(if nowhere { &[] } else { older }).filter(within);
+        let part = self.kept.range(indexes).map(|kept| &kept.publication);
         if range.reverse {
-            part.rev().take(range.limit).map(&mut take).collect()
+            part.rev().chain(older.rev()).take(range.limit).map(take).collect()
         } else {
-            part.take(range.limit).map(&mut take).collect()
+            older.chain(part).take(range.limit).map(take).collect()
         }
     }
 
@@ -214,22 +313,27 @@ impl Stream {
         self.epoch
     }
 
-    /// The publications after `since`, if all of them are kept and within the limits.
-    pub fn recover(&self, since: Position, limit: usize, bytes_max: usize) -> Recovery {
+    /// The publications after `since`, if all of them are kept and within the limits. `older` is
+    /// what the store has of them.
+    pub fn recover(
+        &self,
+        since: Position,
+        (limit, bytes_max): (usize, usize),
+        older: &[Publication],
+    ) -> Recovery {
         let another_life = !since.epoch.is_unset() && since.epoch != self.epoch;
         let missed = match self.top.checked_sub(since.offset) {
             Some(missed) if !another_life => missed as usize,
             _ => return Recovery::default(),
         };
-        if missed > self.kept.len() || missed > limit {
+        let in_memory = missed.min(self.kept.len());
+        if missed > limit || (missed > in_memory && older.is_empty()) {
             return Recovery::default();
         }
-        let publications: Vec<Publication> = self
-            .kept
-            .range(self.kept.len() - missed..)
-            .map(|kept| kept.publication.clone())
-            .collect();
-        if Publication::total_size(&publications) > bytes_max {
+        let older = self.older(older).filter(|one| one.offset() > Some(since.offset));
+        let newer = self.kept.range(self.kept.len() - in_memory..).map(|kept| &kept.publication);
+        let publications: Vec<Publication> = older.chain(newer).cloned().collect();
+        if publications.len() != missed || Publication::total_size(&publications) > bytes_max {
             return Recovery::default();
         }
         Recovery { recovered: true, publications }
@@ -244,7 +348,7 @@ mod tests {
     use crate::model::publication::{NewPublication, PublicationExtra};
     use crate::wire::filter::{self, FilterNode};
 
-    const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000 };
+    const RETENTION: Retention = Retention { size: 3, ttl: 100, meta_ttl: 1000, durable: false };
 
     fn stream(publications: u64) -> Stream {
         let mut stream = Stream::new(Epoch::parse("aaaaaaaa"), &RETENTION, 0);
@@ -259,7 +363,7 @@ mod tests {
 
     fn check(since: u64, epoch: &str, expected: Option<&[u64]>) {
         let since = Position { offset: since, epoch: Epoch::parse(epoch) };
-        let recovery = stream(5).recover(since, 10, 1 << 20);
+        let recovery = stream(5).recover(since, (10, 1 << 20), &[]);
         let offsets: Vec<u64> =
             recovery.publications.iter().filter_map(Publication::offset).collect();
         assert_eq!(recovery.recovered.then_some(&offsets[..]), expected, "{since:?}");
@@ -281,7 +385,7 @@ mod tests {
         let check = |limit, since: Option<u64>, reverse, expected: &[u64]| {
             let since = since.map(|offset| Position { offset, epoch: Epoch::default() });
             let range =
-                stream(5).read_range(&HistoryRange { limit, since, reverse }, 1000).unwrap();
+                stream(5).read_range(&HistoryRange { limit, since, reverse }, 1000, &[]).unwrap();
             let offsets: Vec<u64> = range.iter().filter_map(Publication::offset).collect();
             assert_eq!(offsets, expected, "{limit} {since:?} {reverse}");
         };
@@ -301,14 +405,14 @@ mod tests {
         check(10, Some(2), true, &[]);
         check(10, Some(u64::MAX), false, &[]);
         let all = HistoryRange { limit: 9, ..HistoryRange::default() };
-        assert!(stream(5).read_range(&all, stream(5).bytes() / 8).is_none());
+        assert!(stream(5).read_range(&all, stream(5).bytes() / 8, &[]).is_none());
     }
 
     #[test]
     fn recovery_in_cache_mode_returns_the_latest_publication() {
         let since = |offset, epoch| Position { offset, epoch: Epoch::parse(epoch) };
         let latest = |since| {
-            let recovery = stream(5).recover_latest(since, None, 1);
+            let recovery = stream(5).recover_latest(since, None, 1, &[]);
             (recovery.recovered, recovery.publications.len())
         };
         assert_eq!(latest(since(1, "aaaaaaaa")), (true, 1));
@@ -317,7 +421,7 @@ mod tests {
         let mut empty = stream(5);
         empty.clear();
         assert_eq!(empty.bytes(), 0);
-        assert!(!empty.recover_latest(since(1, ""), None, 1).recovered);
+        assert!(!empty.recover_latest(since(1, ""), None, 1, &[]).recovered);
         assert_eq!(empty.position().offset, 5);
     }
 
@@ -348,7 +452,7 @@ mod tests {
         }
         let latest = |offset, limit| {
             let since = Position { offset, epoch };
-            let recovery = stream.recover_latest(since, Some(&filter), limit);
+            let recovery = stream.recover_latest(since, Some(&filter), limit, &[]);
             let offsets = recovery.publications.iter().map(|one| one.offset().unwrap());
             (recovery.recovered, offsets.collect::<Vec<_>>())
         };
@@ -362,8 +466,8 @@ mod tests {
     #[test]
     fn a_recovery_over_a_limit_is_refused_not_truncated() {
         let since = Position { offset: 2, epoch: Epoch::default() };
-        assert!(!stream(5).recover(since, 2, 1 << 20).recovered);
-        assert!(!stream(5).recover(since, 10, 10).recovered);
+        assert!(!stream(5).recover(since, (2, 1 << 20), &[]).recovered);
+        assert!(!stream(5).recover(since, (10, 10), &[]).recovered);
     }
 
     #[test]
@@ -376,7 +480,11 @@ mod tests {
         let mut stream = stream(5);
         assert_eq!((stream.shed(0), stream.shed(1)), (0, 1));
         assert_eq!(stream.bytes() * 3, three * 2);
-        assert!(stream.recover(Position { offset: 3, epoch: Epoch::default() }, 9, 9999).recovered);
+        assert!(
+            stream
+                .recover(Position { offset: 3, epoch: Epoch::default() }, (9, 9999), &[])
+                .recovered
+        );
         assert_eq!(stream.shed(usize::MAX), 2);
         assert_eq!((stream.bytes(), stream.position().offset), (0, 5));
     }
@@ -388,9 +496,9 @@ mod tests {
         assert!(!stream.expire(104));
         assert_eq!(stream.next_expiry(), 105);
         let since = Position { offset: 4, epoch: Epoch::default() };
-        assert!(stream.recover(since, 10, 1 << 20).recovered);
+        assert!(stream.recover(since, (10, 1 << 20), &[]).recovered);
         assert!(!stream.expire(105));
-        assert!(!stream.recover(since, 10, 1 << 20).recovered);
+        assert!(!stream.recover(since, (10, 1 << 20), &[]).recovered);
         assert!(stream.expire(1005));
     }
 }

@@ -13,7 +13,7 @@ use crate::base::memory::{ShardToFree, ShardUsage};
 use crate::wire::protocol::Position;
 
 /// Milliseconds for which a key is kept.
-const HOLD_TIME: u64 = 300_000;
+pub const HOLD_TIME: u64 = 300_000;
 /// Maximum number of keys dropped per call.
 const DROPPED_MAX: usize = 256;
 /// Bytes per key beside its text and its records: reference counts and allocator overhead.
@@ -74,7 +74,20 @@ impl IdempotencyKeys {
         while self.order.front().is_some_and(|noted| noted.until <= now) {
             self.drop_oldest();
         }
-        let (hash, until) = (self.hasher.hash_one((channel, key)), now + HOLD_TIME);
+        self.insert(channel, key, position, now + HOLD_TIME);
+    }
+
+    /// Stores a key that the store has kept over a restart. A key that is known stays as it is.
+    pub fn restore(&mut self, channel: u64, key: &str, position: Position, until: u64) {
+        let hash = self.hasher.hash_one((channel, key));
+        let same = |done: &KeyRecord| done.channel == channel && *done.key == *key;
+        if self.records.find(hash, same).is_none() {
+            self.insert(channel, key, Some(position), until);
+        }
+    }
+
+    fn insert(&mut self, channel: u64, key: &str, position: Option<Position>, until: u64) {
+        let hash = self.hasher.hash_one((channel, key));
         let key: Arc<str> = key.into();
         self.share.change(0, size(&key));
         self.order.push_back(KeyExpiry { hash, key: key.clone(), until });

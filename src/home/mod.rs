@@ -10,6 +10,7 @@ mod channel_publications;
 mod channel_queries;
 mod channel_streams;
 pub mod channels;
+pub mod durable;
 mod epochs;
 pub mod history;
 pub mod members;
@@ -32,10 +33,14 @@ use crate::base::metrics::{Action, Metrics};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channel_publications::PreparedPublication;
 use crate::home::channels::Channels;
+use crate::home::durable::requests::{Found, channel_of, needs_stream};
+use crate::home::durable::state::Durable;
+use crate::home::durable::stored::Times;
 use crate::home::users::{UserLimit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{
-    ChannelQuery, Depart, Endpoint, HomeAnswer, HomeQuery, Message, Post, Rank, ReplyTo, endpoints,
+    ChannelAnswer, ChannelQuery, Depart, Endpoint, HomeAnswer, HomeQuery, Message, Post, Rank,
+    ReplyTo, endpoints,
 };
 use crate::model::names::Names;
 use crate::model::watch::BusyChannel;
@@ -56,6 +61,8 @@ pub struct Home {
     user_limit: UserLimit,
     /// Prepared publications that wait for room in an inbox, in the order of their offsets.
     prepared: VecDeque<PreparedPublication>,
+    /// What is on its way to the store and back.
+    durable: Durable,
     metrics: Arc<Metrics>,
     /// Channels with the most publications, while an operator watches.
     busiest: Busiest,
@@ -77,6 +84,12 @@ pub struct HomeContext {
     pub history: ShardUsage,
     /// Memory budget of the idempotency keys.
     pub keys: ShardUsage,
+    /// Endpoint of the store; `None`: there is none.
+    pub store: Option<Endpoint>,
+    /// Endpoint of the shard.
+    pub shard: Endpoint,
+    /// Memory budget of what waits for the store.
+    pub stored: ShardUsage,
     /// The counters of the shard.
     pub metrics: Arc<Metrics>,
 }
@@ -84,11 +97,12 @@ pub struct HomeContext {
 impl Home {
     /// A home without channels and users.
     pub fn new(settings: HomeSettings, user_limit: UserLimit, context: HomeContext) -> Self {
-        let HomeContext { control, names, ids, seed, history, keys, metrics } = context;
+        let HomeContext { control, names, ids, seed, history, keys, metrics, .. } = context;
+        let durable = Durable::new(context.store, context.shard, context.stored);
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
         let busiest = Busiest::default();
-        Home { control, channels, users, user_limit, prepared, metrics, busiest, now: 0 }
+        Home { control, channels, users, user_limit, prepared, durable, metrics, busiest, now: 0 }
     }
 
     /// Changes the limits. What the home keeps already stays as it is.
@@ -97,9 +111,10 @@ impl Home {
         self.user_limit = user_limit;
     }
 
-    /// Sets the time of this turn, in milliseconds of the monotonic clock.
-    pub fn begin_turn(&mut self, now: u64) {
-        self.now = now;
+    /// Sets the time of this turn.
+    pub fn begin_turn(&mut self, times: Times) {
+        self.now = times.now;
+        self.durable.begin_turn(times);
     }
 
     /// Takes the channels with the most publications since the last call, at most `most`. Counts
@@ -113,15 +128,18 @@ impl Home {
     /// Handles a message to this home. `Err` returns the message: an inbox that the result must go
     /// to is full.
     pub fn handle(&mut self, message: Message, post: &mut impl Post) -> Result<(), Message> {
+        if self.concerns_store(&message) {
+            return self.handle_durable(post, message);
+        }
         match message {
             Message::Publish(request) => self.publish(post, request),
-            Message::Subscribe(request) => self.subscribe(post, request),
+            Message::Subscribe(request) => self.subscribe(post, request, None),
             Message::Leave(leave) => self.leave(post, leave),
             Message::MemberUpdate(update) => {
                 self.channels.update_member(&update);
                 Ok(())
             }
-            Message::HomeQuery(question) => self.answer(post, question),
+            Message::HomeQuery(question) => self.answer(post, question, None),
             Message::Release(release) => {
                 self.channels.release(&release);
                 Ok(())
@@ -131,15 +149,38 @@ impl Home {
                 self.users.depart(user, address);
                 Ok(())
             }
+            Message::StoreWritten(written) => {
+                self.written(post, written);
+                Ok(())
+            }
+            Message::StoreAnswer(answer) => {
+                self.store_answered(post, *answer);
+                Ok(())
+            }
+            Message::StoreDue(due) => {
+                self.load_due(post, *due);
+                Ok(())
+            }
             // No other message goes to a home.
             _ => Ok(()),
         }
     }
 
+    /// Whether a message is about a durable stream, or may not overtake one that is.
+    fn concerns_store(&self, message: &Message) -> bool {
+        let waits = || channel_of(message).is_some_and(|(name, hash)| self.is_waiting(hash, name));
+        self.durable.is_used() && (needs_stream(message) || waits())
+    }
+
     /// Answers a query at once. A presence query is queued, because its answer can take many turns.
-    fn answer(&mut self, post: &mut impl Post, question: Box<HomeQuery>) -> Result<(), Message> {
+    fn answer(
+        &mut self,
+        post: &mut impl Post,
+        question: Box<HomeQuery>,
+        found: Option<&Found>,
+    ) -> Result<(), Message> {
         let action = action_of(&question.query);
-        self.answer_or_queue(post, question)?;
+        self.answer_or_queue(post, question, found)?;
         if let Some(action) = action {
             self.metrics.by.actions[action as usize].add(1);
         }
@@ -150,6 +191,7 @@ impl Home {
         &mut self,
         post: &mut impl Post,
         question: Box<HomeQuery>,
+        found: Option<&Found>,
     ) -> Result<(), Message> {
         let reply_to = question.reply_to;
         if matches!(question.query, ChannelQuery::Presence(_)) {
@@ -167,7 +209,7 @@ impl Home {
         if !reserve_for(post, reply_to) {
             return Err(Message::HomeQuery(question));
         }
-        let result = self.channels.answer_query(&question, self.now);
+        let result = self.channels.answer_query(&question, self.now, found);
         self.post_answer(
             post,
             reply_to,
@@ -176,16 +218,31 @@ impl Home {
         Ok(())
     }
 
+    /// Answers a query with this result. `Err` returns it: there is no room.
+    fn answer_query(
+        &mut self,
+        post: &mut impl Post,
+        question: Box<HomeQuery>,
+        result: Result<ChannelAnswer, Error>,
+    ) -> Result<(), Message> {
+        let reply_to = question.reply_to;
+        let answer = || Message::HomeAnswer(Box::new(HomeAnswer { reply_to, result }));
+        self.send_answer(post, reply_to, answer).map_err(|NoRoom| Message::HomeQuery(question))
+    }
+
     /// Commits prepared publications that waited for room, and continues answers that take many
     /// turns. Returns whether work is left for the next turn.
     pub fn continue_work(&mut self, post: &mut impl Post, budget: &mut WorkBudget) -> bool {
         self.commit_prepared(post);
+        if self.durable.has_work() {
+            self.continue_durable(post, budget);
+        }
         self.answer_presence_queries(post, budget)
     }
 
     /// Whether [`Home::continue_work`] has something to do.
     pub fn waits(&self) -> bool {
-        !self.prepared.is_empty() || self.channels.presence_queries() > 0
+        !self.prepared.is_empty() || self.channels.presence_queries() > 0 || self.durable.has_work()
     }
 
     /// Whether presence queries wait for their answers.
@@ -245,11 +302,14 @@ impl Home {
     /// Drops expired history, a bounded amount per call.
     pub fn expire(&mut self, budget: &mut WorkBudget) {
         self.channels.expire(self.now, budget);
+        if !self.channels.expired.is_empty() {
+            self.want_upkeep_of_expired();
+        }
     }
 
     /// When [`Home::expire`] has something to do next, in milliseconds.
     pub fn next_expiry(&self) -> Option<u64> {
-        self.channels.next_expiry()
+        self.channels.next_expiry().into_iter().chain(self.durable.next_upkeep()).min()
     }
 
     /// Frees what the memory budgets of the node demand from this home, a bounded amount per call.
@@ -269,7 +329,7 @@ impl Home {
 
     /// Number of channels with interest or history, and of uncommitted publications.
     pub fn len(&self) -> usize {
-        self.channels.len() + self.prepared.len()
+        self.channels.len() + self.prepared.len() + self.durable.unanswered()
     }
 
     /// Whether the home holds no channel and no publication.

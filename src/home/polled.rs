@@ -7,15 +7,26 @@ use std::sync::Arc;
 
 use crate::home::channels::Channels;
 use crate::model::message::ChannelAnswer;
+use crate::model::publication::Publication;
 
 impl Channels {
-    /// The latest publication of a channel, and the cell that shows the next ones.
-    pub(super) fn latest(&mut self, found: Option<u32>, now: u64) -> ChannelAnswer {
+    /// The latest publication of a channel, and the cell that shows the next ones. If memory has
+    /// none, `older` is what the store has.
+    pub(super) fn latest(
+        &mut self,
+        found: Option<u32>,
+        now: u64,
+        older: &[Publication],
+    ) -> ChannelAnswer {
         let Some((at, stream)) = found.and_then(|at| Some((at, self.stream_of(at)?))) else {
             return ChannelAnswer::Latest(None, None);
         };
         self.streams.change(stream, |stream| stream.expire(now));
-        let latest = self.streams.get(stream).latest();
+        let kept = self.streams.get(stream);
+        let latest = kept.latest();
+        if latest.is_none() && !kept.only_stored().is_empty() {
+            return ChannelAnswer::Latest(older.last().cloned(), None);
+        }
         let cell = self.latest_cells.get_or_insert(at);
         if let Some(cell) = &cell {
             cell.show(latest.clone());
@@ -55,7 +66,8 @@ mod tests {
     use crate::model::publication::PublicationKind;
     use crate::model::retention::Retention;
 
-    const RETENTION: Retention = Retention { size: 3, ttl: 5_000, meta_ttl: 60_000 };
+    const RETENTION: Retention =
+        Retention { size: 3, ttl: 5_000, meta_ttl: 60_000, durable: false };
 
     fn channels() -> Channels {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
@@ -92,9 +104,10 @@ mod tests {
             channel: channel.into(),
             hash: hash(channel),
             reply_to: ReplyTo::None,
+            durable: false,
             query: ChannelQuery::Latest,
         };
-        match channels.answer_query(&question, now) {
+        match channels.answer_query(&question, now, None) {
             Ok(ChannelAnswer::Latest(latest, cell)) => {
                 (latest.map(|latest| latest.data().to_vec()), cell.unwrap())
             }
@@ -125,9 +138,10 @@ mod tests {
             channel: "a".into(),
             hash: hash("a"),
             reply_to: ReplyTo::None,
+            durable: false,
             query: ChannelQuery::RemoveHistory,
         };
-        channels.answer_query(&question, 8_000).unwrap();
+        channels.answer_query(&question, 8_000, None).unwrap();
         assert_eq!(shown(&fresh, 8_000), None);
         assert_eq!(ask(&mut channels, "a", 8_000).0, None);
     }

@@ -46,8 +46,18 @@ impl Home {
             Err(PublishRefusal::Before(position)) => Ok(position),
             Err(PublishRefusal::Unavailable) => Err(Error::INTERNAL),
         };
+        self.answer_publish(post, request, refused)
+    }
+
+    /// Answers a request that publishes nothing. `Err` returns it: there is no room.
+    pub(super) fn answer_publish(
+        &mut self,
+        post: &mut impl Post,
+        request: Box<Publish>,
+        outcome: Result<Option<Position>, Error>,
+    ) -> Result<(), Message> {
         let reply_to = request.reply_to;
-        let answer = || published(reply_to, refused, None);
+        let answer = || published(reply_to, outcome, None);
         self.send_answer(post, reply_to, answer).map_err(|NoRoom| Message::Publish(request))
     }
 
@@ -86,7 +96,7 @@ impl Home {
 
     /// Makes a prepared publication visible. `Err` returns it: an inbox of a receiving shard is
     /// full.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         post: &mut impl Post,
         prepared: PreparedPublication,
@@ -120,7 +130,7 @@ impl Home {
 
 /// The answer to a publish request. It carries the publication if the shard of the requester has
 /// subscribers.
-fn published(
+pub(super) fn published(
     reply_to: ReplyTo,
     outcome: Result<Option<Position>, Error>,
     publication: Option<Publication>,
@@ -145,7 +155,8 @@ mod tests {
     use crate::model::retention::Retention;
 
     const CONTROL: Endpoint = 9;
-    const RETENTION: Retention = Retention { size: 10, ttl: 5_000, meta_ttl: 60_000 };
+    const RETENTION: Retention =
+        Retention { size: 10, ttl: 5_000, meta_ttl: 60_000, durable: false };
 
     fn home() -> Home {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
@@ -156,6 +167,9 @@ mod tests {
             seed: 1,
             history: budgets.shard_usage(MemoryKind::History, 0),
             keys: budgets.shard_usage(MemoryKind::Keys, 0),
+            store: None,
+            shard: 0,
+            stored: budgets.shard_usage(MemoryKind::Stored, 0),
             metrics: Arc::default(),
         };
         let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };

@@ -78,6 +78,11 @@ impl Streams {
         &self.slots[at as usize].stream
     }
 
+    /// A stream, for changes that leave its kept publications as they are.
+    pub(super) fn get_mut(&mut self, at: u32) -> &mut Stream {
+        &mut self.slots[at as usize].stream
+    }
+
     /// Changes a stream and updates the counted bytes.
     pub(super) fn change<T>(&mut self, at: u32, change: impl FnOnce(&mut Stream) -> T) -> T {
         let stream = &mut self.slots[at as usize].stream;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::metrics::Action;
+use crate::home::durable::requests::Found;
 use crate::home::{Home, cancel_all, reserve_all};
 use crate::model::message::{Leave, Message, Post, Rank, Subscribe, endpoints};
 use crate::model::publication::{NewPublication, Publication, PublicationExtra, PublicationKind};
@@ -13,11 +14,13 @@ use crate::wire::protocol::reply::ClientInfo;
 
 impl Home {
     /// Handles a subscribe: sends the answer to the shard of the subscriber and, where joins are
-    /// announced, the join to the interested shards.
+    /// announced, the join to the interested shards. `found` is what the store has of the missed
+    /// publications.
     pub(super) fn subscribe(
         &mut self,
         post: &mut impl Post,
         request: Box<Subscribe>,
+        found: Option<&Found>,
     ) -> Result<(), Message> {
         let shard = request.subscriber.shard;
         if !post.reserve(shard, Rank::Delivery) {
@@ -33,7 +36,7 @@ impl Home {
             post.cancel(shard, Rank::Delivery);
             return Err(Message::Subscribe(request));
         }
-        let mut answer = self.channels.subscribe(&request, self.now);
+        let mut answer = self.channels.subscribe(&request, self.now, Found::older(found));
         let info = request.info.as_ref().filter(|_| !answer.is_refused());
         if let Some(info) = info {
             self.metrics.by.actions[Action::AddPresence as usize].add(1);

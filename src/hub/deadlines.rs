@@ -3,6 +3,7 @@
 use crate::base::metrics::FrameType;
 use crate::base::sys::Now;
 use crate::base::work_budget::{Stage, cost};
+use crate::home::durable::stored::Times;
 use crate::hub::connections::{NONE, Phase};
 use crate::hub::deadline_share::deadlines_of_turn;
 use crate::hub::ping_plans::PingTimes;
@@ -50,7 +51,7 @@ impl Hub {
     pub fn begin_turn(&mut self, now: Now) {
         (self.now, self.micros, self.unix) = (now.millis, now.micros, now.unix);
         self.awaits_backlog = false;
-        self.home.begin_turn(now.millis);
+        self.home.begin_turn(Times { now: now.millis, unix: now.unix });
         self.follow_wall_clock(now);
     }
 

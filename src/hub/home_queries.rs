@@ -48,7 +48,7 @@ impl Hub {
         let settings = self.settings.clone();
         self.permit(&settings, (slot, channel), |options| options.see_presence, offers)?;
         self.send_leave_first(post, slot, (channel, self.names.hash(channel)))?;
-        self.ask(post, (slot, command), channel, query)
+        self.ask(post, (slot, command), (channel, false), query)
     }
 
     pub(super) fn history(
@@ -64,6 +64,7 @@ impl Hub {
         let permit = |options: &Options| options.read_history;
         let options = self.permit(&settings, (slot, channel), permit, offers)?;
         self.check_readable(slot, options)?;
+        let durable = options.is_durable();
         let since = request
             .since
             .as_ref()
@@ -74,7 +75,7 @@ impl Hub {
         let most = self.settings.history_limit;
         let limit = usize::try_from(request.limit).map_or(most, |limit| limit.min(most));
         let excerpt = HistoryRange { limit, since, reverse: request.reverse };
-        self.ask(post, (slot, command), channel, ChannelQuery::History(excerpt))
+        self.ask(post, (slot, command), (channel, durable), ChannelQuery::History(excerpt))
     }
 
     /// The options of a channel, if it offers what a client queries and the client may query it.
@@ -101,13 +102,13 @@ impl Hub {
         Ok(options)
     }
 
-    /// Sends a query to a home. A connection has one query at a time, and none while the turn holds
-    /// much output for it.
+    /// Sends a query about a channel, which is durable or not, to a home. A connection has one
+    /// query at a time, and none while the turn holds much output for it.
     fn ask(
         &mut self,
         post: &mut impl Post,
         (slot, command): (u32, u32),
-        channel: &str,
+        (channel, durable): (&str, bool),
         query: ChannelQuery,
     ) -> Result<(), CommandFailure> {
         let connection = &self.connections[slot];
@@ -124,8 +125,8 @@ impl Hub {
         if !post.reserve(home, Rank::Request) {
             return Err(InboxFull.into());
         }
-        let question =
-            HomeQuery { channel: self.shared_name(hash, channel), hash, reply_to, query };
+        let channel = self.shared_name(hash, channel);
+        let question = HomeQuery { channel, hash, reply_to, durable, query };
         self.connections[slot].flags.set_query_pending(true);
         post.send(home, Message::HomeQuery(Box::new(question)));
         Ok(())

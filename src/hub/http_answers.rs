@@ -7,6 +7,7 @@ use crate::model::ids::Address;
 use crate::model::message::{ChannelAnswer, Published, ReplyTo};
 use crate::model::publication::{Publication, PublicationKind};
 use crate::wire::http::{self, Cors, Health, Requester, Status};
+use crate::wire::protocol::reply::Reply;
 use crate::wire::protocol::{Error, Position, json};
 
 /// Milliseconds that a refused connection has to send its request head and to take the answer.
@@ -138,13 +139,34 @@ impl Hub {
         if let Some(publication) = &published.publication {
             self.locals.append(publication);
         }
-        let ReplyTo::ApiCaller(Address { slot, generation, .. }) = published.reply_to else {
-            return;
+        let (slot, generation) = match published.reply_to {
+            ReplyTo::ApiCaller(Address { slot, generation, .. }) => (slot, generation),
+            ReplyTo::Client { address, command, asked } => {
+                self.answering = asked;
+                return self.client_publish_answered(address, command, published.outcome);
+            }
+            _ => return,
         };
         let caller = self.connection(slot, generation);
         if caller.is_some_and(|caller| caller.phase == Phase::AwaitingAnswer) {
             self.answer_call(slot, published.outcome);
             self.resume_later(slot);
+        }
+    }
+
+    /// Handles the answer to the publish command of a client, which may be gone.
+    fn client_publish_answered(
+        &mut self,
+        address: Address,
+        command: u32,
+        outcome: Result<Option<Position>, Error>,
+    ) {
+        let client = self.connection(address.slot, address.generation);
+        if client.is_some_and(|client| client.takes_output()) {
+            match outcome {
+                Ok(_) => self.reply(address.slot, command, &Reply::Publish),
+                Err(error) => self.reply_error(address.slot, command, error),
+            }
         }
     }
 }

@@ -140,7 +140,10 @@ impl Hub {
             | Message::HomeQuery(_)
             | Message::Release(_)
             | Message::Admit(_)
-            | Message::Depart(_) => {
+            | Message::Depart(_)
+            | Message::StoreWritten(_)
+            | Message::StoreAnswer(_)
+            | Message::StoreDue(_) => {
                 let handled = self.home.handle(message, post);
                 // Answers that take many turns begin in this turn.
                 self.unfinished |= self.home.has_presence_queries();
@@ -158,7 +161,9 @@ impl Hub {
             | Message::SlotRequest(_)
             | Message::SlotOffer(_)
             | Message::SlotRelease(_)
-            // The shard or the control plane handles these.
+            // The shard, the control plane or the store handles these.
+            | Message::StoreWrite(_)
+            | Message::StoreRead(_)
             | Message::Surveyed(_)
             | Message::Watched(_)
             | Message::Ordered(_) => {}

@@ -242,6 +242,7 @@ pub(crate) mod tests {
             connection_limits,
             budgets,
             seed: 0,
+            store: None,
             next_settings: Arc::default(),
             vitals: Arc::default(),
         };

@@ -24,10 +24,10 @@ impl Hub {
             self.refuse_to(slot, Status::Unavailable, requester);
             return true;
         }
-        if !self.may_poll(slot, &poll.channel) {
+        let Some(durable) = self.may_poll(slot, &poll.channel) else {
             self.refuse_to(slot, Status::Unreadable, requester);
             return true;
-        }
+        };
         let hash = self.names.hash(&poll.channel);
         if let Some(latest) = self.polled.read(hash, &poll.channel, self.now) {
             self.answer_poll(slot, latest.as_ref(), Cors { origin }, last);
@@ -42,6 +42,7 @@ impl Hub {
             channel: self.shared_name(hash, &poll.channel),
             hash,
             reply_to: ReplyTo::ApiCaller(self.address(slot)),
+            durable,
             query: ChannelQuery::Latest,
         };
         if let Some(origin) = origin {
@@ -60,12 +61,15 @@ impl Hub {
         true
     }
 
-    /// Whether an anonymous client may read the history of the channel.
-    fn may_poll(&self, slot: u32, channel: &str) -> bool {
+    /// Whether the channel is durable, if an anonymous client may read its history.
+    fn may_poll(&self, slot: u32, channel: &str) -> Option<bool> {
         let settings = self.settings.clone();
         let offers = |options: &Options| options.retention.is_some();
         let permit = |options: &Options| options.read_history;
-        (settings.rules.anonymous || settings.rules.insecure)
-            && self.permit(&settings, (slot, channel), permit, offers).is_ok()
+        if !settings.rules.anonymous && !settings.rules.insecure {
+            return None;
+        }
+        let options = self.permit(&settings, (slot, channel), permit, offers).ok()?;
+        Some(options.is_durable())
     }
 }

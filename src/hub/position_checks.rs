@@ -5,6 +5,7 @@ use crate::base::work_budget::cost;
 use crate::hub::shard_state::Hub;
 use crate::local::OutOfSyncSubscriber;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, Rank, ReplyTo};
+use crate::model::namespaces::Options;
 use crate::wire::protocol::{Disconnect, Position};
 
 /// Maximum checks begun per turn.
@@ -32,8 +33,10 @@ impl Hub {
         for (channel, serial) in due.drain(..) {
             let Some((name, hash)) = self.locals.channel_name(channel) else { continue };
             let reply_to = ReplyTo::PositionCheck { shard: self.shard, channel, serial };
-            let question =
-                HomeQuery { channel: name.clone(), hash, reply_to, query: ChannelQuery::Position };
+            let options = self.settings.namespaces.of(name);
+            let durable = options.is_ok_and(Options::is_durable);
+            let (name, query) = (name.clone(), ChannelQuery::Position);
+            let question = HomeQuery { channel: name, hash, reply_to, durable, query };
             let home = self.names.home(hash);
             if post.reserve(home, Rank::Request) {
                 post.send(home, Message::HomeQuery(Box::new(question)));

@@ -88,8 +88,16 @@ impl Hub {
         let info = Some(self.client_info(slot, grant));
         let extra = Some(Arc::new(PublicationExtra { info, tags, version: 0 }));
         let draft = (data, kind, extra);
-        self.send_home(post, (channel, hash), options, draft, publish_options, ReplyTo::None)?;
-        self.reply(slot, command, &Reply::Publish);
+        // A publication of a durable channel is acknowledged when it is on disk.
+        let waits = options.is_durable() && !publish_options.skip_history;
+        let reply_to = match waits {
+            true => ReplyTo::Client { address: self.address(slot), command, asked: self.answering },
+            false => ReplyTo::None,
+        };
+        self.send_home(post, (channel, hash), options, draft, publish_options, reply_to)?;
+        if !waits {
+            self.reply(slot, command, &Reply::Publish);
+        }
         Ok(())
     }
 

@@ -156,6 +156,8 @@ pub struct ShardContext {
     pub budgets: MemoryBudgets,
     /// Seed of the epochs.
     pub seed: u64,
+    /// Endpoint of the store; `None`: there is none.
+    pub store: Option<Endpoint>,
     /// Where the control plane puts the next settings of this shard.
     pub next_settings: Arc<NextSettings>,
     /// The life of the node.
@@ -173,6 +175,9 @@ impl ShardContext {
             seed: self.seed,
             history: share(MemoryKind::History),
             keys: share(MemoryKind::Keys),
+            store: self.store,
+            shard: self.shard,
+            stored: share(MemoryKind::Stored),
             metrics: metrics.clone(),
         }
     }

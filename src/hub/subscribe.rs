@@ -284,6 +284,7 @@ impl Subscribe {
             was_recovering: self.was_recovering,
             recovered: false,
             strict: false,
+            error: None,
             position: None,
             top: None,
             publications: Vec::new(),
@@ -292,7 +293,18 @@ impl Subscribe {
     }
 }
 
+impl Subscribe {
+    /// The answer that the home has an error.
+    pub fn refused(self, error: Error) -> Subscribed {
+        Subscribed { error: Some(error), ..self.confirmed() }
+    }
+}
+
 /// Options of the channel that its home needs for a subscribe.
 fn subscribe_terms(options: &Options) -> SubscribeTerms {
-    SubscribeTerms { recovery_mode: options.recovery_mode, presence: options.presence }
+    SubscribeTerms {
+        recovery_mode: options.recovery_mode,
+        presence: options.presence,
+        durable: options.is_durable(),
+    }
 }

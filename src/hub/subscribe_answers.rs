@@ -9,7 +9,7 @@ use crate::hub::shard_state::Hub;
 use crate::model::message::Subscribed;
 use crate::wire::framing::Framing;
 use crate::wire::protocol::reply::{Push, Reply};
-use crate::wire::protocol::{self, Error, Position};
+use crate::wire::protocol::{self, Disconnect, Error, Position};
 
 impl Hub {
     /// Handles the answer of a home: the subscriber joins if it still waits for the answer.
@@ -41,8 +41,8 @@ impl Hub {
         }
         self.locals.subscribe_answered(hash, &channel);
         if still_wanted && refused {
-            self.reply_error(subscriber.slot, subscriber.command, Error::UNRECOVERABLE_POSITION);
-            self.resume_later(subscriber.slot);
+            let error = answer.error.unwrap_or(Error::UNRECOVERABLE_POSITION);
+            self.subscribe_refused(subscriber.slot, subscriber.command, error);
         } else if still_wanted {
             self.reply_subscribed(answer);
         } else if self.connection(subscriber.slot, subscriber.generation).is_some() {
@@ -51,6 +51,18 @@ impl Hub {
         if let Some(news) = news {
             self.locals.append(&news);
         }
+    }
+
+    /// Answers a subscribe with an error. A connect that waits for the subscription fails: the
+    /// client connects again.
+    fn subscribe_refused(&mut self, slot: u32, command: u32, error: Error) {
+        if self.connections.hold_mut(slot).is_some() {
+            return self.disconnect(slot, Disconnect::INTERNAL);
+        }
+        if command > 0 {
+            self.reply_error(slot, command, error);
+        }
+        self.resume_later(slot);
     }
 
     /// Handles the answer to a subscription that the server has ended: its command or connect

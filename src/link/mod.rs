@@ -196,17 +196,17 @@ impl Link {
         }
     }
 
-    /// Asks the home of a channel about the channel.
+    /// Asks the home of a channel, which is durable or not, about the channel.
     pub async fn ask_home(
         &self,
-        channel: &Arc<str>,
+        (channel, durable): (&Arc<str>, bool),
         query: ChannelQuery,
     ) -> Result<Pending, LinkBusy> {
         let hash = self.names.hash(channel);
         let channel = channel.clone();
         let message = |tag| {
             let reply_to = ReplyTo::Control(tag);
-            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, query }))
+            Message::HomeQuery(Box::new(HomeQuery { channel, hash, reply_to, durable, query }))
         };
         self.ask(self.names.home(hash), Rank::Request, message).await
     }

@@ -12,11 +12,13 @@ use crate::model::namespaces::RecoveryMode;
 use crate::model::publication::{Encoding, Publication, PublicationExtra, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::revocation::Revocations;
+use crate::model::storage::{StoreAnswer, StoreDue, StoreRead, StoreWrite, StoreWritten};
 use crate::wire::filter::Filter;
 use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
+pub use crate::model::endpoint::{Endpoint, endpoints};
 pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::hand_over::{Adopt, HandOver};
 pub use crate::model::lookup::{
@@ -36,7 +38,8 @@ pub enum Rank {
     Ingress,
     /// Requests to the home of a channel or user, or to a shard with free slots.
     Request,
-    /// Messages between a home and an external store or cluster. No message uses it yet.
+    /// Messages between a home and the store. A home that handles one sends only deliveries, so the
+    /// store finds room sooner or later.
     Store,
     /// Results of requests: publications and answers. Handling one sends no message.
     Delivery,
@@ -45,20 +48,6 @@ pub enum Rank {
 impl Rank {
     /// All ranks, highest first: the order in which an endpoint serves its inboxes.
     pub const SERVED: [Rank; RANKS] = [Rank::Delivery, Rank::Store, Rank::Request, Rank::Ingress];
-}
-
-/// Address on the bus: the index of a shard, or the number of shards for the control plane.
-pub type Endpoint = u8;
-
-/// The endpoints whose bits are set in `mask`, lowest first.
-pub fn endpoints(mut mask: u64) -> impl Iterator<Item = Endpoint> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let endpoint = mask.trailing_zeros() as Endpoint;
-            mask &= mask - 1;
-            endpoint
-        })
-    })
 }
 
 /// A message between endpoints.
@@ -109,6 +98,16 @@ pub enum Message {
     SlotRequest(SlotRequest),
     /// A shard gives an offered slot back, because its socket could not be moved.
     SlotRelease(SlotRelease),
+    /// A home changes a durable stream.
+    StoreWrite(Box<StoreWrite>),
+    /// A home asks the store about a durable stream.
+    StoreRead(Box<StoreRead>),
+    /// The answer to writes.
+    StoreWritten(StoreWritten),
+    /// The answer to `StoreRead`.
+    StoreAnswer(Box<StoreAnswer>),
+    /// The store asks a home to remove what has expired.
+    StoreDue(Box<StoreDue>),
     /// The answer to `HomeQuery`.
     HomeAnswer(Box<HomeAnswer>),
     /// A publication for the subscribers of its channel on a shard.
@@ -155,6 +154,11 @@ impl Message {
             | Message::Release(_)
             | Message::SlotRequest(_)
             | Message::SlotRelease(_) => Rank::Request,
+            Message::StoreWrite(_)
+            | Message::StoreRead(_)
+            | Message::StoreWritten(_)
+            | Message::StoreAnswer(_)
+            | Message::StoreDue(_) => Rank::Store,
             Message::Publication(_)
             | Message::HomeAnswer(_)
             | Message::LookupReply(_)
@@ -277,6 +281,8 @@ pub struct SubscribeTerms {
     pub recovery_mode: RecoveryMode,
     /// Whether the channel has presence.
     pub presence: bool,
+    /// Whether the store keeps the history of the channel.
+    pub durable: bool,
 }
 
 /// What other subscribers of a channel may see of a subscriber.
@@ -316,6 +322,8 @@ pub struct Subscribed {
     pub recovered: bool,
     /// Refuse the subscription if recovery fails.
     pub strict: bool,
+    /// Why the home refuses the subscription; `None`: it does not.
+    pub error: Option<Error>,
     /// Position of the stream; `None`: the channel keeps no history.
     pub position: Option<Position>,
     /// Position of the stream after the missed publications; `None`: the channel keeps no history.
@@ -328,9 +336,10 @@ pub struct Subscribed {
 }
 
 impl Subscribed {
-    /// Whether the subscription is refused, because recovery was required and failed.
+    /// Whether the subscription is refused: the home has an error, or recovery was required and
+    /// failed.
     pub fn is_refused(&self) -> bool {
-        self.strict && self.tried_recovery() && !self.recovered
+        self.error.is_some() || self.strict && self.tried_recovery() && !self.recovered
     }
 
     /// Whether the home tried to recover: the client requested it, and it was granted.
@@ -437,6 +446,8 @@ pub struct HomeQuery {
     pub hash: u64,
     /// Where the answer goes.
     pub reply_to: ReplyTo,
+    /// Whether the store keeps the history of the channel.
+    pub durable: bool,
     /// The query.
     pub query: ChannelQuery,
 }

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod backend;
 pub mod channel_template;
+pub mod endpoint;
 pub mod entrance;
 pub mod glob;
 pub mod grant;
@@ -20,6 +21,7 @@ pub mod publication;
 pub mod latest;
 pub mod channel_query;
 pub mod retention;
+pub mod storage;
 pub mod revocation;
 pub mod token;
 pub mod lookup;

@@ -128,6 +128,13 @@ pub struct Options {
     pub unsubscribe_hook: Option<Upstream>,
 }
 
+impl Options {
+    /// Whether the store keeps the history of the channels.
+    pub fn is_durable(&self) -> bool {
+        self.retention.is_some_and(|retention| retention.durable)
+    }
+}
+
 /// Maximum length in bytes of a channel name that a backend gives, unless `max_length` is larger.
 /// `Error::NAME_TOO_LONG` states it.
 const BACKEND_NAME_BYTES: usize = 4096;

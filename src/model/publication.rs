@@ -257,6 +257,16 @@ impl Publication {
         PublicationFields { epoch: Epoch::default(), version: 0, ..self.details() }
     }
 
+    /// Whether subscribers may receive the publication as a delta.
+    pub fn allows_delta(&self) -> bool {
+        self.header().allows_delta()
+    }
+
+    /// Publisher, tags and version.
+    pub fn extra(&self) -> Option<&PublicationExtra> {
+        self.extra.as_deref()
+    }
+
     /// Tags of the application.
     pub fn tags(&self) -> &[(Box<str>, Box<str>)] {
         self.extra.as_ref().map_or(&[], |extra| &extra.tags)

@@ -11,4 +11,6 @@ pub struct Retention {
     pub ttl: u64,
     /// Lifetime of epoch and top offset after the last publication, in milliseconds.
     pub meta_ttl: u64,
+    /// Keep the publications in the store: a publication is committed when it is on disk.
+    pub durable: bool,
 }

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::base::failure::Failure;
@@ -27,6 +28,7 @@ use crate::model::message::RANKS;
 use crate::process::banner::{Banner, Port, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
+use crate::store::{Store, StoreOptions};
 use crate::tls::Tls;
 use crate::tls::provider;
 
@@ -68,9 +70,47 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
+        has_store: !config.store.path.is_empty(),
         hub: settings,
         slots: slots(&report),
     };
+    let (runtime, signals) = start_runtime(&config)?;
+    notify::starting("connecting to brokers");
+    let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
+    let store = open_store(&config)?;
+    notify::starting("opening the rings");
+    let bell = Arc::new(Notify::new());
+    let rung = bell.clone();
+    let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
+    let store_metrics = store.as_ref().map(|store| store.metrics().clone());
+    let store = store.map(|store| store.run(node.bus.clone(), node.names)).transpose()?;
+    // Written once the port is bound, so that a second server does not overwrite it.
+    let _pid_file = PidFile::write(&config.pid_file)?;
+    // The kernel has chosen a free port for port 0.
+    config.http_server.port = node.address().port();
+    let config = Arc::new(config);
+    let control = Control::new(config.clone(), &node, bell, tls, access.is_open())
+        .map_err(|error| internal_port_failure(&config, &error))?
+        .with_feeds(feeds)
+        .with_acme(acme)
+        .with_traces(traces)
+        .with_store(store_metrics)
+        .with_reload(load, loaded);
+    let facts = facts(&config, &access, &node, &report);
+    log::screen(banner(&facts.with_ports(control.internal_address(), hosts)));
+    let served = runtime.block_on(control.run(signals));
+    if let Some(store) = store {
+        notify::status("Closing the store");
+        store.stop();
+    }
+    served.map_err(|error| Failure {
+        cause: format!("cannot run the control plane: {error}"),
+        cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
+    })
+}
+
+/// Starts the threads of the control plane, and installs the signal handlers.
+fn start_runtime(config: &Config) -> Result<(Runtime, Signals), Failure> {
     let runtime = runtime(config.engine.control_threads).map_err(|error| Failure {
         cause: format!("cannot start the control plane: {error}"),
         cure: "raise the limit on threads and descriptors".into(),
@@ -82,29 +122,16 @@ pub fn serve(load: Load) -> Result<(), Failure> {
             cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
         })?
     };
-    notify::starting("connecting to brokers");
-    let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
-    notify::starting("opening the rings");
-    let bell = Arc::new(Notify::new());
-    let rung = bell.clone();
-    let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
-    // Written once the port is bound, so that a second server does not overwrite it.
-    let _pid_file = PidFile::write(&config.pid_file)?;
-    // The kernel has chosen a free port for port 0.
-    config.http_server.port = node.address().port();
-    let config = Arc::new(config);
-    let control = Control::new(config.clone(), &node, bell, tls, access.is_open())
-        .map_err(|error| internal_port_failure(&config, &error))?
-        .with_feeds(feeds)
-        .with_acme(acme)
-        .with_traces(traces)
-        .with_reload(load, loaded);
-    let facts = facts(&config, &access, &node, &report);
-    log::screen(banner(&facts.with_ports(control.internal_address(), hosts)));
-    runtime.block_on(control.run(signals)).map_err(|error| Failure {
-        cause: format!("cannot run the control plane: {error}"),
-        cure: "raise the limit on descriptors (`ulimit -n 1048576`)".into(),
-    })
+    Ok((runtime, signals))
+}
+
+/// Opens the store, if the configuration names one.
+fn open_store(config: &Config) -> Result<Option<Store>, Failure> {
+    if config.store.path.is_empty() {
+        return Ok(None);
+    }
+    notify::starting("opening the store");
+    Store::open(&StoreOptions { path: (&config.store.path).into() }).map(Some)
 }
 
 /// Keeps the processors from deep idle until the result is dropped, if the configuration says so.
@@ -178,10 +205,10 @@ fn internal_port_failure(config: &Config, error: &std::io::Error) -> Failure {
     }
 }
 
-fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
     let mut builder = match threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
     if threads > 1 {
         builder.worker_threads(threads);

@@ -87,6 +87,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["tokio", "tracing"]),
+    ("store", &["fjall", "memchr", "prost", "rustix", "siphasher", "tracing", "xxhash_rust"]),
     (
         "feeds",
         &[

@@ -21,6 +21,7 @@ mod command_rates;
 mod commands;
 mod deflate;
 mod drain;
+mod durable;
 mod ends;
 mod events;
 mod formats;

@@ -105,6 +105,7 @@ fn a_full_shard_hands_new_sockets_to_another_shard() {
     let mut config = Config::default();
     config.client.insecure = true;
     let plan = NodeSettings {
+        has_store: false,
         listeners: vec![ListenAddress::Tcp(address)],
         slots: vec![100, 1000],
         listener: config.listener_options(),

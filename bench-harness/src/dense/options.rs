@@ -21,6 +21,8 @@ pub enum Channels {
     Shared(String),
     /// Each connection has a channel of its own: `c0`, `c1`, ...
     Distinct,
+    /// Each connection has a channel of its own in this namespace: `NAME:c0`, `NAME:c1`, ...
+    DistinctIn(&'static str),
     /// The connections are spread over this many channels: `r0`, `r1`, ...
     Rooms(u64),
 }
@@ -31,6 +33,7 @@ impl Channels {
         match self {
             Channels::Shared(name) => name.clone(),
             Channels::Distinct => format!("c{index}"),
+            Channels::DistinctIn(namespace) => format!("{namespace}:c{index}"),
             Channels::Rooms(rooms) => format!("r{}", index % rooms),
         }
     }
@@ -47,7 +50,7 @@ impl Channels {
     pub fn count(&self, connections: u64) -> u64 {
         match self {
             Channels::Shared(_) => 1,
-            Channels::Distinct => connections,
+            Channels::Distinct | Channels::DistinctIn(_) => connections,
             Channels::Rooms(rooms) => (*rooms).min(connections),
         }
     }
@@ -106,6 +109,7 @@ mod tests {
     #[test]
     fn connections_are_assigned_to_channels() {
         assert_eq!(Channels::Distinct.of(7), "c7");
+        assert_eq!(Channels::DistinctIn("kept").of(7), "kept:c7");
         assert_eq!(Channels::Rooms(10).of(17), "r7");
         assert_eq!(Channels::Rooms(10).nth(7), "r7");
         assert_eq!(Channels::Shared("all".into()).of(3), "all");

@@ -2,8 +2,6 @@
 //!
 //! Owns the commands of these clients. Never parses more of a reply than the dense client needs.
 //! Invariant: no two clients have the same user.
-//!
-//! The field numbers are those of the public protocol definition (centrifugal/protocol).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +10,7 @@ use drumline::wire::protocol::Wire;
 
 use super::drumline::Drumline;
 use super::interface::{CONNECTED, Dialect, Heard, SUBSCRIBED, Subscriber};
+use crate::protobuf::{command, field, fields, varint};
 use crate::wire;
 
 /// Secret key that signs the tokens and that the server is configured with.
@@ -65,8 +64,8 @@ impl Dialect for Identified {
             }
             Wire::Protobuf => {
                 let mut commands = Vec::new();
-                command(1, (4, &field(1, Self::token(who).as_bytes())), &mut commands);
-                command(2, (5, &field(1, who.channel.as_bytes())), &mut commands);
+                command(1, 4, &field(1, Self::token(who).as_bytes()), &mut commands);
+                command(2, 5, &field(1, who.channel.as_bytes()), &mut commands);
                 wire::client_frame(wire::BINARY, &commands, out);
             }
         }
@@ -105,55 +104,6 @@ impl Dialect for Identified {
             Wire::Protobuf => wire::client_frame(wire::BINARY, &[0], out),
         }
     }
-}
-
-/// Encodes a field that holds bytes.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![number << 3 | 2];
-    write_varint(bytes.len() as u64, &mut out);
-    out.extend_from_slice(bytes);
-    out
-}
-
-/// Appends a command with its length prefix.
-fn command(id: u8, (number, request): (u8, &[u8]), out: &mut Vec<u8>) {
-    let mut command = vec![1 << 3, id];
-    command.extend(field(number, request));
-    write_varint(command.len() as u64, out);
-    out.extend(command);
-}
-
-fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Decodes the varint at the front. Returns its value and its length in bytes.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (at, byte) in bytes.iter().enumerate().take(9) {
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((value, at + 1));
-        }
-    }
-    None
-}
-
-/// The fields of a message: number and bytes. The bytes of a numeric field are empty.
-fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    std::iter::from_fn(move || {
-        let (key, used) = varint(bytes)?;
-        let (value, more) = varint(bytes.get(used..)?)?;
-        let start = used + more;
-        let end = if key & 7 == 2 { start.checked_add(value as usize)? } else { start };
-        let content = bytes.get(start..end)?;
-        bytes = &bytes[end..];
-        Some((key >> 3, content))
-    })
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ impl ApiClient {
 /// Length of the complete answer at the front of `bytes`, and the refusal that it states, if any.
 /// `None`: the answer is not complete.
 pub(super) fn next_answer(bytes: &[u8], envelope: bool) -> Result<Option<(usize, Option<String>)>> {
-    let Some((end, status, body)) = whole(bytes)? else { return Ok(None) };
+    let Some((end, status, body)) = whole_answer(bytes)? else { return Ok(None) };
     let body = bytes.get(body..end).unwrap_or_default();
     let error = envelope && wire::find(body, b"\"error\"").is_some();
     let confirmed = (200..300).contains(&status) && !error;
@@ -164,7 +164,7 @@ pub(super) fn next_answer(bytes: &[u8], envelope: bool) -> Result<Option<(usize,
 }
 
 /// End of the answer at the front, its status, and where its body starts; `None`: not whole yet.
-fn whole(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>> {
+pub(crate) fn whole_answer(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>> {
     let Some(start) = wire::head_bytes(bytes) else { return Ok(None) };
     let head = String::from_utf8_lossy(&bytes[..start]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn an_answer_is_whole_when_its_body_has_come() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}rest";
-        assert_eq!(whole(text).unwrap(), Some((text.len() - 4, 200, text.len() - 6)));
-        assert_eq!(whole(&text[..20]).unwrap(), None);
-        assert!(whole(b"x\r\n\r\n").is_err());
+        assert_eq!(whole_answer(text).unwrap(), Some((text.len() - 4, 200, text.len() - 6)));
+        assert_eq!(whole_answer(&text[..20]).unwrap(), None);
+        assert!(whole_answer(b"x\r\n\r\n").is_err());
     }
 }

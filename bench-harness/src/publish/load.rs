@@ -91,7 +91,7 @@ impl Load {
     pub fn expected(&self, connections: u64) -> u64 {
         let subscribers = |channel: u64| match self.channels {
             Channels::Shared(_) => connections,
-            Channels::Distinct => u64::from(channel < connections),
+            Channels::Distinct | Channels::DistinctIn(_) => u64::from(channel < connections),
             Channels::Rooms(rooms) => connections.saturating_sub(channel).div_ceil(rooms),
         };
         (0..self.messages).map(|index| subscribers(self.channel(index))).sum()

@@ -28,6 +28,7 @@ mod websocket;
 
 pub use api::{Amqp, Api, Feed, Post};
 pub use churn::Churn;
+pub(crate) use http::whole_answer;
 pub use load::Load;
 pub use probe::{ProbePlan, Probed, probe};
 pub use published::Published;

@@ -28,6 +28,7 @@ use crate::wire::Data;
 pub mod api;
 mod clients;
 pub mod drain;
+pub mod durable;
 pub mod fanout;
 pub mod feed;
 pub mod flood;
@@ -329,7 +330,17 @@ impl Bench {
         pong: bool,
         arguments: &[String],
     ) -> Result<Server> {
-        let options = ServerOptions {
+        Server::start(&self.server_options(internal_port, pong, arguments)?)
+    }
+
+    /// Options of a server on a free port.
+    fn server_options(
+        &mut self,
+        internal_port: Option<u16>,
+        pong: bool,
+        arguments: &[String],
+    ) -> Result<ServerOptions> {
+        Ok(ServerOptions {
             program: self.common.server.clone(),
             port: self.free_port()?,
             internal_port,
@@ -338,8 +349,7 @@ impl Bench {
             pong,
             spread_seconds: self.spread_seconds,
             arguments: [&self.common.server_arguments, arguments].concat(),
-        };
-        Server::start(&options)
+        })
     }
 
     /// Starts the kernel baseline on a port of its own and connects the client to it.

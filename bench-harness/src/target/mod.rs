@@ -27,7 +27,7 @@ mod ws;
 
 pub use nchan::Nchan;
 pub use nginx::{FIXED, Nginx};
-pub use process::{Becoming, Peer, become_child};
+pub use process::{Becoming, Peer, become_child, spawn};
 
 /// A server that can be measured.
 pub trait Adapter: Debug + Sync {

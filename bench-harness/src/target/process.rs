@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ impl Peer {
         let dir = dir.context("cannot make a directory for the target")?;
         options.dir = dir.path().to_owned();
         let launch = adapter.launch(&options)?;
-        let child = spawn(&launch, &options)?;
+        let child = spawn(&launch, &options.dir)?;
         let mut peer = Peer { adapter, child, options, _dir: dir };
         for port in [peer.options.port, peer.options.publish_port] {
             peer.await_port(port)?;
@@ -112,7 +112,7 @@ impl Peer {
     }
 
     /// Its directory.
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         &self.options.dir
     }
 
@@ -162,9 +162,9 @@ impl Drop for Peer {
     }
 }
 
-/// Starts the target through this program itself, see [`become_child`].
-fn spawn(launch: &Launch, options: &TargetOptions) -> Result<Child> {
-    let log = options.dir.join(LOG);
+/// Starts a program in its directory, through this program itself (see [`become_child`]).
+pub fn spawn(launch: &Launch, dir: &Path) -> Result<Child> {
+    let log = dir.join(LOG);
     let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let again = log.try_clone().context("cannot copy a descriptor")?;
     drumline::base::sys::raise_open_files().context("cannot raise RLIMIT_NOFILE")?;
@@ -174,8 +174,8 @@ fn spawn(launch: &Launch, options: &TargetOptions) -> Result<Child> {
         .arg(&launch.program)
         .args(&launch.arguments)
         .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .env("TMPDIR", &options.dir)
-        .current_dir(&options.dir)
+        .env("TMPDIR", dir)
+        .current_dir(dir)
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(log)

@@ -5,9 +5,9 @@
 use tracing::level_filters::LevelFilter;
 
 /// The parts of the server that log: the targets of its `tracing` events.
-pub const PARTS: [&str; 14] = [
+pub const PARTS: [&str; 15] = [
     "acme", "admin", "api", "backend", "config", "control", "feeds", "hooks", "http", "log",
-    "reload", "tls", "tokens", "traces",
+    "reload", "store", "tls", "tokens", "traces",
 ];
 
 /// Target of the lines of the access log, which `log.access` enables and no level.

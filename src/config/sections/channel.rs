@@ -91,6 +91,10 @@ section! {
         /// Time for which a channel's history keeps a publication. 0s: no history. It must be set
         /// together with `history_size`.
         history_ttl: ConfigDuration = ConfigDuration::seconds(0),
+        /// Keep the history on disk: the server acknowledges and delivers a publication when it is
+        /// on disk, and history and positions survive a restart. It requires history and
+        /// `store.path`.
+        history_durable: bool = false,
         /// Time for which a channel keeps its stream position (epoch and offset) after the last
         /// publication. 0s: the same as `channel.history_meta_ttl`.
         history_meta_ttl: ConfigDuration = ConfigDuration::seconds(0),

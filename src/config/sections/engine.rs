@@ -50,6 +50,10 @@ section! {
         /// Maximum size in bytes of the waiting requests to the backend and tokens to verify. Past
         /// it, the server answers a client's command with error 100 (temporary).
         question_budget: usize = 64 << 20,
+        /// Maximum size in bytes of the publications on their way to the store, and of the requests
+        /// that wait for it. Past it, the server answers requests about durable channels with error
+        /// 100 (temporary).
+        store_budget: usize = 64 << 20,
         /// Maximum number of token revocations. A revocation is kept until it expires. Past the
         /// maximum, the API refuses new ones.
         revocations_max: usize = 100_000,

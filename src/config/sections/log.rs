@@ -26,8 +26,8 @@ section! {
         rate: usize = 100,
         /// Levels of single parts of the server, instead of `level`: a table such as
         /// `{ tls = "debug" }`. The parts are acme, admin, api, backend, config, control, feeds,
-        /// hooks, http, log, reload, tls, tokens and traces. As a flag or variable: the same as
-        /// JSON.
+        /// hooks, http, log, reload, store, tls, tokens and traces. As a flag or variable: the same
+        /// as JSON.
         levels: BTreeMap<String, String> = BTreeMap::new(),
     }
 }

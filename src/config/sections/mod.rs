@@ -13,6 +13,7 @@ mod opentelemetry;
 mod root;
 mod section;
 mod server;
+mod store;
 mod tls;
 mod transports;
 
@@ -32,6 +33,7 @@ pub(super) use self::section::{describe, differences};
 pub use self::server::{
     Admin, Health, HttpApi, HttpServer, Listener, Page, Prometheus, Shutdown, Swagger,
 };
+pub use self::store::Store;
 pub use self::tls::{Certificate, ClientTls, ServerTls, TlsAutocert};
 pub use self::transports::{
     ConnectCodeToHttpResponse, Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream,

@@ -11,6 +11,7 @@ use super::log::Log;
 use super::opentelemetry::OpenTelemetry;
 use super::section::section;
 use super::server::{Admin, Health, HttpApi, HttpServer, Page, Prometheus, Shutdown, Swagger};
+use super::store::Store;
 use super::transports::{
     Emulation, HttpStream, LongPolling, Polling, Sse, UniHttpStream, UniSse, UniWebSocket,
     WebSocket,
@@ -41,6 +42,8 @@ section! {
         client: Client = Client::default(),
         /// Channels and their namespaces.
         channel: Channel = Channel::default(),
+        /// The store: publications of durable channels on disk.
+        store: Store = Store::default(),
         /// RPC methods, which the backend implements.
         rpc: Rpc = Rpc::default(),
         /// HTTP API for backends.

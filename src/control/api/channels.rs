@@ -138,7 +138,8 @@ impl Api {
         channel: &Arc<str>,
         about: ChannelQuery,
     ) -> Result<ChannelAnswer, ApiError> {
-        Ok(self.link.ask_home(channel, about).await?.channel_answer().await??)
+        let durable = self.options(channel)?.is_durable();
+        Ok(self.link.ask_home((channel, durable), about).await?.channel_answer().await??)
     }
 
     /// Asks for the presence of a channel, if the channel has presence.

@@ -9,6 +9,7 @@ pub mod names;
 mod process;
 mod protobuf;
 mod shards;
+pub mod store;
 mod text;
 mod windows;
 
@@ -181,6 +182,7 @@ mod tests {
         all.extend(feeds(&[], &names));
         all.extend(names.families(&HookCounters::default().metrics()));
         all.extend(names.families(&AcmeCounters::default().metrics()));
+        all.extend(store::source(Arc::default())(&names));
         all.extend(certificates::families(&[], &names));
         all.extend(process::memory(&budgets, &names));
         all.extend(process::process(Started::now(), &names));

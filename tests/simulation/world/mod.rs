@@ -105,6 +105,7 @@ impl World {
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
                 seed: seed + u64::from(shard),
+                store: None,
                 next_settings: next_settings[usize::from(shard)].clone(),
                 vitals: Arc::default(),
             };

@@ -39,6 +39,7 @@ fn options(random: &mut Random, history: bool) -> Options {
         size: random.pick(&[2, 5, 100]),
         ttl: random.pick(&[300, 60_000]),
         meta_ttl: 120_000,
+        durable: false,
     };
     Options {
         retention: history.then_some(retention),

@@ -1,0 +1,105 @@
+//! The requests that wait for the store, and what they wait for.
+//!
+//! Owns the types. Never asks the store. The invariant: a request that is not about a durable
+//! stream waits only behind one that is.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::model::message::{ChannelQuery, Message};
+use crate::model::publication::Publication;
+use crate::model::storage::StoreQuery;
+
+/// Maximum number of publications that a load brings into memory.
+const LOADED_MAX: usize = 100;
+/// Maximum bytes of these publications.
+const LOADED_BYTES: usize = 64 * 1024;
+
+/// The requests of one channel that wait for the store.
+pub struct ChannelWait {
+    /// Number of the question that the store answers.
+    pub(super) question: u32,
+    pub(super) state: WaitState,
+    /// Number of questions for the first request.
+    pub(super) asked: u32,
+    pub(super) requests: VecDeque<(Message, usize)>,
+}
+
+/// What the first request waits for.
+pub(super) enum WaitState {
+    /// Room in the store's inbox, for this question.
+    Room(StoreQuery),
+    /// The answer of the store to this question about offsets, or to a load.
+    Answer(Option<Range<u64>>),
+    /// Nothing: it continues when the inboxes have room.
+    Nothing(Option<Found>),
+    /// Nothing: the store cannot answer.
+    Refused,
+}
+
+/// What the store has found for the first request of a channel.
+pub struct Found {
+    /// The offsets of the question.
+    pub(super) offsets: Range<u64>,
+    /// The publications, oldest first; `None`: they have more bytes than an answer may have.
+    pub publications: Option<Vec<Publication>>,
+}
+
+impl Found {
+    /// The publications, if a request may have them.
+    pub fn older(found: Option<&Found>) -> &[Publication] {
+        found.and_then(|found| found.publications.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether this is all that a request needs of the store. `most` is the number of publications
+    /// that are enough, if they are not needed up to those in memory.
+    pub(super) fn has(&self, missing: &Range<u64>, most: Option<usize>) -> bool {
+        let count = self.publications.as_ref().map_or(usize::MAX, Vec::len);
+        self.offsets.end >= missing.end || most.is_some_and(|most| count >= most)
+    }
+}
+
+/// The question for a stream.
+pub(super) const LOAD: StoreQuery = StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES };
+
+/// Whether a request is about the stream of a durable channel.
+pub(in crate::home) fn needs_stream(message: &Message) -> bool {
+    match message {
+        Message::Publish(request) => request.retention.is_some_and(|retention| retention.durable),
+        Message::Subscribe(request) => {
+            request.terms.durable && request.stream_access.needs_stream()
+        }
+        Message::HomeQuery(question) => {
+            let presence =
+                matches!(question.query, ChannelQuery::Presence(_) | ChannelQuery::Stats);
+            question.durable && !presence
+        }
+        _ => false,
+    }
+}
+
+/// The channel of a message that may not overtake a request of the channel.
+pub(in crate::home) fn channel_of(message: &Message) -> Option<(&Arc<str>, u64)> {
+    match message {
+        Message::Publish(request) if request.retention.is_some() => {
+            Some((&request.channel, request.hash))
+        }
+        Message::Subscribe(request) => Some((&request.channel, request.hash)),
+        Message::HomeQuery(question) => match question.query {
+            ChannelQuery::Presence(_) | ChannelQuery::Stats => None,
+            _ => Some((&question.channel, question.hash)),
+        },
+        Message::Leave(leave) => Some((&leave.channel, leave.hash)),
+        Message::MemberUpdate(update) => Some((&update.channel, update.hash)),
+        _ => None,
+    }
+}
+
+/// Bytes of a request that grow with its data.
+pub(super) fn bytes_of(message: &Message) -> usize {
+    match message {
+        Message::Publish(request) => request.data.len() + request.channel.len(),
+        _ => 0,
+    }
+}

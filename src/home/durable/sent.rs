@@ -1,0 +1,38 @@
+//! Writes that were sent to the store and are not committed, and the answers to those that failed.
+//!
+//! Owns the types. Never sends one.
+
+use crate::home::channel_publications::PreparedPublication;
+use crate::home::durable::stored::Span;
+use crate::model::message::ReplyTo;
+
+/// A write that is not committed.
+pub struct SentWrite {
+    pub(super) serial: u64,
+    /// Index of the channel.
+    pub(super) at: u32,
+    /// The stream after the write.
+    pub(super) after: Span,
+    /// Memory charged for the write.
+    pub(super) bytes: usize,
+    pub(super) what: What,
+}
+
+/// What a write does.
+pub(super) enum What {
+    Publication(PreparedPublication),
+    /// The history is removed. The answer goes to the requester.
+    Removal(ReplyTo),
+    /// Remains are erased, or the record is corrected.
+    Upkeep,
+    /// The stream ends.
+    End,
+}
+
+/// An answer that tells that a write failed.
+pub enum Refusal {
+    /// To a publish request.
+    Publish(ReplyTo),
+    /// To a removal of a history.
+    Query(ReplyTo),
+}

@@ -1,0 +1,86 @@
+//! What the store has of a durable stream, as its home knows it.
+//!
+//! Owns offsets and times as data. Never sends a message. The invariant: the publications of the
+//! history are those from `first` to the top; memory has the newest of them, and the store has all.
+
+use std::ops::Range;
+
+use crate::model::storage::StoredKey;
+
+/// Maximum number of remains on disk that a write erases.
+pub const ERASED_MAX: u64 = 64;
+
+/// The monotonic clock in milliseconds, and unix time in milliseconds at the same moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The monotonic clock.
+    pub now: u64,
+    /// Unix time.
+    pub unix: u64,
+}
+
+impl Times {
+    /// Unix time of a moment of the monotonic clock.
+    pub fn unix_of(self, moment: u64) -> u64 {
+        self.unix.saturating_add(moment).saturating_sub(self.now)
+    }
+
+    /// The moment of the monotonic clock of a unix time. What is past is now.
+    pub fn moment_of(self, unix: u64) -> u64 {
+        self.now.saturating_add(unix.saturating_sub(self.unix))
+    }
+}
+
+/// Where a stream ends and begins: in memory as committed, or as it will be when the writes that
+/// were sent are on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the latest publication.
+    pub top: u64,
+    /// Offset of the oldest publication of the history; `top + 1` if there is none.
+    pub first: u64,
+    /// Offset of the oldest publication that may be on disk. Those before `first` are remains.
+    pub oldest: u64,
+}
+
+impl Span {
+    /// The offsets of old remains that a write may erase, at most `most`.
+    pub fn remains(&self, most: u64) -> Range<u64> {
+        self.oldest..self.first.min(self.oldest.saturating_add(most)).max(self.oldest)
+    }
+}
+
+/// Version of a publication and the version epoch, as the application gave them.
+pub type Version = Option<Box<(u64, Box<str>)>>;
+
+/// What the store has of a stream.
+#[derive(Debug, Default)]
+pub struct StoredPart {
+    /// Offset of the oldest publication of the history; the next offset if there is none.
+    pub first: u64,
+    /// Offset of the oldest publication that may be on disk. Those before `first` are remains.
+    pub oldest: u64,
+    /// The stream after the writes that were sent.
+    pub sent: Span,
+    /// The version of a publication that was sent and is not committed.
+    pub sent_version: Version,
+    /// Whether a write failed, so that the record on disk may differ from the stream.
+    pub is_uncertain: bool,
+    /// The highest offset that failed writes may have left on disk; 0: none.
+    pub remains: u64,
+    /// The keys that failed writes may have left on disk.
+    pub failed_keys: Vec<StoredKey>,
+    /// Whether the store has a record of the stream.
+    pub is_recorded: bool,
+    /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
+    pub due: u64,
+    /// Whether the stream waits for upkeep.
+    pub has_upkeep: bool,
+}
+
+impl StoredPart {
+    /// Whether more remains are on disk than the next publication erases.
+    pub fn has_many_remains(&self) -> bool {
+        self.first.saturating_sub(self.sent.oldest) > ERASED_MAX
+    }
+}

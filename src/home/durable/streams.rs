@@ -1,0 +1,128 @@
+//! A durable stream: what of it is in memory, what only the store has, and its record on disk.
+//!
+//! Owns no state of its own: it is in [`Stream`]. Never sends a message. The invariant: the
+//! publications of the history are those from [`StoredPart::first`] to the top.
+
+use std::ops::Range;
+
+use crate::home::durable::stored::{Span, StoredPart, Times};
+use crate::home::history::Stream;
+use crate::model::message::HistoryRange;
+use crate::model::namespaces::RecoveryMode;
+use crate::model::storage::{LoadedStream, StreamRecord};
+use crate::wire::protocol::Position;
+
+impl Stream {
+    /// Whether publications that only the store has may have expired.
+    pub fn is_due(&self, now: u64) -> bool {
+        !self.only_stored().is_empty() && self.stored().is_some_and(|stored| stored.due <= now)
+    }
+
+    /// The stream that the store has, without publications in memory.
+    pub fn of_record(loaded: &LoadedStream, times: Times, meta_ttl: u64) -> Stream {
+        let LoadedStream { record, epoch, oldest, alive, .. } = loaded;
+        let is_recorded = record.is_some();
+        let (top, ends, version) = match record {
+            Some(record) => (record.top, record.ends, record.version.clone()),
+            None => (0, times.unix.saturating_add(meta_ttl), None),
+        };
+        let next = top + 1;
+        let (first, due) = alive.map_or((next, ends), |(first, due)| (first.min(next), due));
+        let oldest = oldest.unwrap_or(first).min(first);
+        let stored = StoredPart {
+            first,
+            oldest,
+            sent: Span { top, first, oldest },
+            is_uncertain: record.as_ref().is_some_and(|record| record.first != first),
+            is_recorded,
+            due: times.moment_of(due),
+            ..StoredPart::default()
+        };
+        let position = Position { offset: top, epoch: *epoch };
+        let mut stream = Stream::loaded(position, times.moment_of(ends), stored);
+        if let Some((version, life)) = version.as_deref() {
+            stream.set_version(*version, life);
+        }
+        stream
+    }
+
+    /// The offsets of the publications that only the store has.
+    pub fn only_stored(&self) -> Range<u64> {
+        let end = self.first_kept();
+        let first = self.stored().map_or(end, |stored| stored.first);
+        first.min(end)..end
+    }
+
+    /// The stream as it is committed.
+    pub fn span(&self) -> Span {
+        let top = self.position().offset;
+        let (first, oldest) =
+            self.stored().map_or((top + 1, top + 1), |one| (one.first, one.oldest));
+        Span { top, first, oldest }
+    }
+
+    /// The record of the stream after a write. A new publication at the top leaves the history at
+    /// `expires`, and the stream then ends at `ends`, both in unix time.
+    pub fn record(&self, after: Span, added: Option<(u64, u64)>, times: Times) -> StreamRecord {
+        let ends = added.map_or(times.unix_of(self.ends()), |(_, ends)| ends);
+        let due = match added {
+            Some((expires, _)) if after.first == after.top => expires,
+            _ if after.first > after.top => ends,
+            _ => self.first_due(after.first, times),
+        };
+        let sent = self.stored().and_then(|stored| stored.sent_version.clone());
+        let version = sent.or_else(|| self.version().map(|version| Box::new(version.clone())));
+        StreamRecord { epoch: self.epoch(), top: after.top, first: after.first, ends, due, version }
+    }
+
+    /// When the publication at `first` expires, in unix time, or earlier: memory may not have it.
+    fn first_due(&self, first: u64, times: Times) -> u64 {
+        let in_memory = self.first_expires().filter(|_| first >= self.first_kept());
+        let stored = self.stored().map_or(times.now, |stored| stored.due);
+        times.unix_of(in_memory.unwrap_or(stored))
+    }
+
+    /// The publications that only the store has and that a recovery needs.
+    pub fn missing_for_recovery(
+        &self,
+        since: Position,
+        mode: RecoveryMode,
+        (filtered, limit): (bool, usize),
+    ) -> Option<Range<u64>> {
+        let only_stored = self.only_stored();
+        if only_stored.is_empty() {
+            return None;
+        }
+        if mode == RecoveryMode::Cache {
+            // Without a filter the latest publication is enough.
+            let wanted = if filtered { limit } else { 1 };
+            let missing = wanted.saturating_sub(self.len()) as u64;
+            let from = only_stored.start.max(only_stored.end.saturating_sub(missing));
+            return (from < only_stored.end).then_some(from..only_stored.end);
+        }
+        let same_life = since.epoch.is_unset() || since.epoch == self.epoch();
+        let missed = self.position().offset.checked_sub(since.offset)?;
+        let from = since.offset + 1;
+        let is_kept = same_life && missed <= limit as u64 && from >= only_stored.start;
+        (is_kept && from < only_stored.end).then_some(from..only_stored.end)
+    }
+
+    /// The publications that only the store has and that a read of the history needs, and their
+    /// maximum number.
+    pub fn missing_for_range(&self, range: &HistoryRange) -> Option<(Range<u64>, usize)> {
+        let only_stored = self.only_stored();
+        let next = self.next_offset();
+        let since = range.since.map(|since| since.offset);
+        let (missing, limit) = if range.reverse {
+            let end = since.unwrap_or(next);
+            let in_memory =
+                usize::try_from(end.saturating_sub(only_stored.end)).unwrap_or(usize::MAX);
+            let end = if end > next { only_stored.start } else { end.min(only_stored.end) };
+            (only_stored.start..end, range.limit.saturating_sub(in_memory))
+        } else {
+            let from = since.map_or(0, |since| since.saturating_add(1)).max(only_stored.start);
+            (from..only_stored.end, range.limit)
+        };
+        (!missing.is_empty() && limit > 0).then_some((missing, limit))
+    }
+}

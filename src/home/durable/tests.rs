@@ -1,0 +1,461 @@
+//! A home with a store in memory that can fail.
+#![cfg(test)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::stored::Times;
+use crate::base::memory::{MemoryBudgets, MemoryKind, MemoryLimits};
+use crate::base::work_budget::WorkBudget;
+use crate::home::channels::tests::request;
+use crate::home::users::UserLimit;
+use crate::home::{Home, HomeContext, HomeSettings};
+use crate::model::ids::Ids;
+use crate::model::message::tests::Recorder;
+use crate::model::message::{
+    ChannelAnswer, ChannelQuery, DuplicateGuard, Endpoint, HistoryRange, HomeQuery, Message,
+    Publish, ReplyTo, Subscribe, SubscribeTerms, Subscribed,
+};
+use crate::model::names::Names;
+use crate::model::publication::{Publication, PublicationKind};
+use crate::model::retention::Retention;
+use crate::model::storage::{
+    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StoreRefusal, StoreWrite,
+    StoreWritten, StoredKey, StoredPublication, StreamRecord,
+};
+use crate::wire::protocol::{Epoch, Error, Position};
+
+const CONTROL: Endpoint = 8;
+const STORE: Endpoint = 9;
+const HASH: u64 = 7;
+const RETENTION: Retention = Retention { size: 5, ttl: 10_000, meta_ttl: 60_000, durable: true };
+
+#[derive(Default)]
+struct StoredStream {
+    record: Option<StreamRecord>,
+    publications: BTreeMap<u64, StoredPublication>,
+    keys: Vec<StoredKey>,
+}
+
+/// A home, its bus, and what is on disk.
+struct Node {
+    home: Home,
+    bus: Recorder,
+    disk: HashMap<Arc<str>, StoredStream>,
+    now: u64,
+    /// The epoch of streams that do not exist yet.
+    epoch: Epoch,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (bus, disk, epoch) = (Recorder::default(), HashMap::new(), Epoch::parse("aaaaaaaa"));
+        Node { home: home(), bus, disk, now: 0, epoch }
+    }
+
+    /// The node after a crash: what is not on disk is gone.
+    fn restart(&mut self) {
+        (self.home, self.bus) = (home(), Recorder::default());
+        self.pass(0);
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now += millis;
+        // The monotonic clock and the wall clock differ.
+        self.home.begin_turn(Times { now: self.now, unix: 1_000_000 + self.now });
+        let mut budget = WorkBudget::new(1 << 20, true);
+        self.home.expire(&mut budget);
+        self.home.continue_work(&mut self.bus, &mut budget);
+    }
+
+    fn send(&mut self, message: Message) {
+        self.home.handle(message, &mut self.bus).unwrap();
+    }
+
+    fn publish(&mut self, data: &str, key: &str, tag: u64) {
+        let guard = DuplicateGuard { key: key.into(), ..DuplicateGuard::default() };
+        self.send(Message::Publish(Box::new(Publish {
+            channel: "a".into(),
+            hash: HASH,
+            data: data.as_bytes().into(),
+            kind: PublicationKind::Data,
+            delta: false,
+            extra: None,
+            retention: Some(RETENTION),
+            guard: (!key.is_empty()).then(|| Box::new(guard)),
+            reply_to: ReplyTo::Control(tag),
+            accepted: 0,
+        })));
+    }
+
+    fn ask(&mut self, query: ChannelQuery) {
+        let (channel, reply_to) = ("a".into(), ReplyTo::Control(0));
+        let question = HomeQuery { channel, hash: HASH, reply_to, durable: true, query };
+        self.send(Message::HomeQuery(Box::new(question)));
+    }
+
+    fn subscribe(&mut self, since: Option<Position>) {
+        let terms = SubscribeTerms { durable: true, ..SubscribeTerms::default() };
+        self.send(Message::Subscribe(Box::new(Subscribe { terms, ..request(0, since) })));
+    }
+
+    /// Messages to the store, and the others with their receivers.
+    fn sent(&mut self) -> (Vec<Message>, Vec<(Endpoint, Message)>) {
+        let sent = std::mem::take(&mut self.bus.sent);
+        let (store, others): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(to, _)| *to == STORE);
+        (store.into_iter().map(|(_, message)| message).collect(), others)
+    }
+
+    /// The store handles its messages, and `works` says whether it keeps the writes. Returns the
+    /// other messages.
+    fn store(&mut self, works: bool) -> Vec<(Endpoint, Message)> {
+        let mut others = Vec::new();
+        loop {
+            let (store, sent) = self.sent();
+            others.extend(sent);
+            if store.is_empty() {
+                return others;
+            }
+            for message in store {
+                let answer = match message {
+                    Message::StoreWrite(write) => self.write(*write, works),
+                    Message::StoreRead(read) => self.read(*read, works),
+                    other => panic!("{other:?}"),
+                };
+                self.send(answer);
+            }
+        }
+    }
+
+    fn write(&mut self, write: StoreWrite, works: bool) -> Message {
+        let StoreWrite { serial: through, term, channel, change, .. } = write;
+        if works {
+            let stream = self.disk.entry(channel).or_default();
+            for offset in change.erased.into_iter().flatten() {
+                stream.publications.remove(&offset);
+            }
+            stream.keys.retain(|key| !change.erased_keys.contains(key));
+            stream.keys.extend(change.key);
+            if let (Some(record), Some(publication)) = (&change.record, change.publication) {
+                stream.publications.insert(record.top, publication);
+            }
+            stream.record = change.record;
+        }
+        Message::StoreWritten(StoreWritten { through, term, kept: works, touched: !works })
+    }
+
+    fn read(&mut self, read: StoreRead, works: bool) -> Message {
+        let StoreRead { tag, channel, query, now, .. } = read;
+        let empty = StoredStream::default();
+        let stream = self.disk.get(&channel).unwrap_or(&empty);
+        let first = stream.record.as_ref().map_or(1, |record| record.first);
+        let top = stream.record.as_ref().map_or(0, |record| record.top);
+        let live = stream.publications.range(first..top + 1).filter(|(_, one)| one.expires > now);
+        let found = match query {
+            StoreQuery::Load { limit, .. } => {
+                let newest = live.clone().rev().take(limit).map(|(_, one)| one.clone());
+                let mut newest: Vec<StoredPublication> = newest.collect();
+                newest.reverse();
+                StoreFound::Stream(LoadedStream {
+                    record: stream.record.clone(),
+                    epoch: stream.record.as_ref().map_or(self.epoch, |record| record.epoch),
+                    oldest: stream.publications.keys().next().copied(),
+                    alive: live.clone().next().map(|(offset, one)| (*offset, one.expires)),
+                    newest,
+                    keys: stream.keys.clone(),
+                })
+            }
+            StoreQuery::Range { offsets, limit, reverse, .. } => {
+                let within = live.filter(|(offset, _)| offsets.contains(offset));
+                let found = within.map(|(_, one)| one.clone());
+                StoreFound::Publications(match reverse {
+                    true => found.rev().take(limit).collect(),
+                    false => found.take(limit).collect(),
+                })
+            }
+        };
+        let result = if works { Ok(found) } else { Err(StoreRefusal::Unavailable) };
+        Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result }))
+    }
+}
+
+fn home() -> Home {
+    let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
+    let share = |kind| budgets.shard_usage(kind, 0);
+    let context = HomeContext {
+        control: CONTROL,
+        names: Names::new([0; 16], 1),
+        ids: Ids::new([0; 16]),
+        seed: 1,
+        history: share(MemoryKind::History),
+        keys: share(MemoryKind::Keys),
+        store: Some(STORE),
+        shard: 0,
+        stored: share(MemoryKind::Stored),
+        metrics: Arc::default(),
+    };
+    let settings = HomeSettings { recovery_limit: 100, answer_bytes: 1 << 20, streams_max: 2 };
+    Home::new(settings, UserLimit::default(), context)
+}
+
+/// The answers to publishes: tag, and offset or error.
+fn outcomes(messages: &[(Endpoint, Message)]) -> Vec<(u64, Result<u64, Error>)> {
+    let outcome = |(_, message): &(Endpoint, Message)| match message {
+        Message::Published(published) => match published.reply_to {
+            ReplyTo::Control(tag) => {
+                Some((tag, published.outcome.map(|at| at.map_or(0, |at| at.offset))))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    messages.iter().filter_map(outcome).collect()
+}
+
+/// The answer to a history query: the data of the publications, and the position.
+fn history(messages: Vec<(Endpoint, Message)>) -> (Vec<String>, u64) {
+    let answer = messages.into_iter().find_map(|(_, message)| match message {
+        Message::HomeAnswer(answer) => Some(answer.result),
+        _ => None,
+    });
+    match answer {
+        Some(Ok(ChannelAnswer::History(found, position))) => (texts(&found), position.offset),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn texts(publications: &[Publication]) -> Vec<String> {
+    let text = |one: &Publication| String::from_utf8(one.data().to_vec()).unwrap();
+    publications.iter().map(text).collect()
+}
+
+fn subscribed(messages: Vec<(Endpoint, Message)>) -> Subscribed {
+    let answer = messages.into_iter().find_map(|(_, message)| match message {
+        Message::Subscribed(answer) => Some(*answer),
+        _ => None,
+    });
+    answer.unwrap()
+}
+
+const ALL: ChannelQuery =
+    ChannelQuery::History(HistoryRange { limit: 100, since: None, reverse: false });
+
+#[test]
+fn a_publication_is_acknowledged_and_delivered_when_it_is_on_disk() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.subscribe(None);
+    assert_eq!(subscribed(node.store(true)).position.map(|at| at.offset), Some(0));
+    node.publish("1", "", 1);
+    let (write, others) = node.sent();
+    assert!(others.is_empty(), "nothing is told before the store answers");
+    let Some(Message::StoreWrite(write)) = write.into_iter().next() else { panic!("a write") };
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec![], 0), "it is not visible either");
+    let answer = node.write(*write, true);
+    node.send(answer);
+    let (_, others) = node.sent();
+    assert_eq!(outcomes(&others), [(1, Ok(1))]);
+    assert!(others.iter().any(|(to, one)| *to == 0 && matches!(one, Message::Publication(_))));
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec!["1".to_owned()], 1));
+}
+
+#[test]
+fn streams_survive_a_restart_with_epoch_offsets_and_keys() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=7 {
+        node.publish(&nth.to_string(), if nth == 7 { "k" } else { "" }, nth);
+    }
+    assert_eq!(outcomes(&node.store(true)).last(), Some(&(7, Ok(7))));
+    node.restart();
+    node.epoch = Epoch::parse("bbbbbbbb");
+    node.subscribe(Some(Position { offset: 4, epoch: Epoch::parse("aaaaaaaa") }));
+    let answer = subscribed(node.store(true));
+    assert!(answer.recovered);
+    assert_eq!(texts(&answer.publications), ["5", "6", "7"]);
+    node.publish("again", "k", 8);
+    node.publish("8", "", 9);
+    assert_eq!(outcomes(&node.store(true)), [(8, Ok(7)), (9, Ok(8))]);
+    node.ask(ALL);
+    let last = ["4", "5", "6", "7", "8"].map(str::to_owned);
+    assert_eq!(history(node.store(true)), (last.to_vec(), 8), "five are kept");
+    let stream = &node.disk["a"];
+    assert_eq!(stream.record.as_ref().map(|record| (record.first, record.top)), Some((4, 8)));
+    assert!(stream.publications.keys().all(|offset| (3..=8).contains(offset)), "old ones go");
+}
+
+#[test]
+fn after_a_failed_write_all_later_ones_fail_and_their_offsets_are_assigned_again() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    node.publish("2", "lost", 2);
+    node.publish("3", "", 3);
+    let (writes, _) = node.sent();
+    let mut answers = writes.into_iter().map(|message| match message {
+        // The first write fails, but reaches the disk nevertheless.
+        Message::StoreWrite(write) => {
+            let (through, term) = (write.serial, write.term);
+            node.write(*write, true);
+            Message::StoreWritten(StoreWritten { through, term, kept: false, touched: true })
+        }
+        other => panic!("{other:?}"),
+    });
+    let answers: Vec<Message> = answers.by_ref().collect();
+    for answer in answers {
+        node.send(answer);
+    }
+    node.pass(0);
+    let (_, others) = node.sent();
+    let failed = Err(Error::INTERNAL);
+    assert_eq!(outcomes(&others), [(2, failed), (3, failed)]);
+    node.publish("4", "", 4);
+    assert_eq!(outcomes(&node.store(true)), [(4, Ok(2))]);
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec!["1".into(), "4".into()], 2));
+    node.restart();
+    node.publish("2", "lost", 5);
+    assert_eq!(outcomes(&node.store(true)), [(5, Ok(3))], "the key of a failed write is erased");
+    assert_eq!(node.disk["a"].publications.len(), 3);
+}
+
+#[test]
+fn without_upkeep_a_failed_write_is_corrected_by_itself() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    node.publish("2", "", 2);
+    node.store(false);
+    node.pass(0);
+    node.store(true);
+    assert_eq!(node.disk["a"].record.as_ref().map(|record| record.top), Some(1));
+    node.disk.get_mut("a").unwrap().record.as_mut().unwrap().top = 2;
+    node.pass(super::state::PAUSE);
+    node.store(true);
+    assert_eq!(node.disk["a"].record.as_ref().map(|record| record.top), Some(1), "corrected");
+    assert_eq!(node.home.durable.unanswered(), 0);
+}
+
+#[test]
+fn requests_of_a_channel_wait_for_its_stream_in_order_and_fail_together() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.ask(ALL);
+    node.publish("2", "", 2);
+    let others = node.store(false);
+    assert_eq!(outcomes(&others), [(1, Err(Error::INTERNAL)), (2, Err(Error::INTERNAL))]);
+    node.subscribe(None);
+    let refused = subscribed(node.store(false));
+    assert_eq!((refused.error, refused.is_refused()), (Some(Error::INTERNAL), true));
+    node.publish("1", "", 3);
+    node.ask(ALL);
+    let others = node.store(true);
+    assert_eq!(outcomes(&others), [(3, Ok(1))]);
+    assert_eq!(node.home.durable.unanswered(), 0);
+}
+
+#[test]
+fn publications_that_left_memory_are_read_from_the_store() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=5 {
+        node.publish(&nth.to_string(), "", nth);
+    }
+    node.store(true);
+    let at = node.home.channels.find(HASH, "a").unwrap();
+    let stream = node.home.channels.stream_of(at).unwrap();
+    node.home.channels.streams.change(stream, |stream| stream.shed(400));
+    let kept = node.home.channels.streams.get(stream).len();
+    assert!((1..5).contains(&kept), "{kept}");
+    let since = |offset| Position { offset, epoch: Epoch::default() };
+    let ranges: [(HistoryRange, &[&str]); 6] = [
+        (HistoryRange { limit: 100, since: None, reverse: false }, &["1", "2", "3", "4", "5"]),
+        (HistoryRange { limit: 2, since: None, reverse: false }, &["1", "2"]),
+        (HistoryRange { limit: 3, since: Some(since(1)), reverse: false }, &["2", "3", "4"]),
+        (HistoryRange { limit: 100, since: None, reverse: true }, &["5", "4", "3", "2", "1"]),
+        (HistoryRange { limit: 2, since: Some(since(3)), reverse: true }, &["2", "1"]),
+        (HistoryRange { limit: 4, since: None, reverse: true }, &["5", "4", "3", "2"]),
+    ];
+    for (range, expected) in ranges {
+        node.ask(ChannelQuery::History(range));
+        assert_eq!(history(node.store(true)).0, expected, "{range:?}");
+    }
+    node.subscribe(Some(since(1)));
+    // One more is committed while the store is asked.
+    node.publish("6", "", 6);
+    let answer = subscribed(node.store(true));
+    assert!(answer.recovered);
+    assert_eq!(texts(&answer.publications), ["2", "3", "4", "5"]);
+    node.subscribe(Some(since(0)));
+    assert!(!subscribed(node.store(true)).recovered, "the first is no longer kept");
+}
+
+#[test]
+fn a_removed_history_stays_removed() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=3 {
+        node.publish("x", "", nth);
+    }
+    node.store(true);
+    node.ask(ChannelQuery::RemoveHistory);
+    let (write, others) = node.sent();
+    assert!(others.is_empty(), "the answer waits for the disk");
+    let Some(Message::StoreWrite(write)) = write.into_iter().next() else { panic!("a write") };
+    let answer = node.write(*write, true);
+    node.send(answer);
+    let (_, others) = node.sent();
+    assert!(matches!(&others[..], [(_, Message::HomeAnswer(_))]));
+    node.restart();
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec![], 3));
+    node.publish("4", "", 4);
+    node.store(true);
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec!["4".into()], 4));
+    assert_eq!(node.disk["a"].publications.keys().copied().collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn publications_and_streams_end_on_disk_too() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=3 {
+        node.publish("x", "", nth);
+    }
+    node.store(true);
+    node.pass(RETENTION.ttl + 2_000);
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec![], 3));
+    node.pass(RETENTION.meta_ttl);
+    for _ in 0..4 {
+        node.store(true);
+        node.pass(1_000);
+    }
+    let stream = &node.disk["a"];
+    assert!(stream.record.is_none() && stream.publications.is_empty(), "{:?}", stream.record);
+    assert!(node.home.is_empty(), "nothing is left in memory");
+    node.epoch = Epoch::parse("cccccccc");
+    node.subscribe(Some(Position { offset: 3, epoch: Epoch::parse("aaaaaaaa") }));
+    assert!(!subscribed(node.store(true)).recovered);
+}
+
+#[test]
+fn an_evicted_stream_is_loaded_again() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    let at = node.home.channels.find(HASH, "a").unwrap();
+    node.home.channels.drop_stream(at);
+    assert!(node.home.is_empty());
+    node.publish("2", "", 2);
+    assert_eq!(outcomes(&node.store(true)), [(2, Ok(2))]);
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (vec!["1".into(), "2".into()], 2));
+}

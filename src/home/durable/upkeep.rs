@@ -1,0 +1,120 @@
+//! What the store must be told of a stream although nothing is published: old publications are
+//! erased, a failed write is corrected, and a stream ends.
+//!
+//! Owns no state of its own: it is in [`Durable`](super::state::Durable). Never delays a request:
+//! upkeep takes part of the places for writes. The invariant: a stream that needs upkeep stays in
+//! memory until the store has it.
+
+use crate::base::work_budget::{WorkBudget, cost};
+use crate::home::Home;
+use crate::home::durable::requests::LOAD;
+use crate::home::durable::state::{self, WAITING_MAX};
+use crate::home::history::Stream;
+use crate::model::message::Post;
+use crate::model::storage::StoreDue;
+
+/// Maximum number of streams with upkeep in a turn.
+const STREAMS_MAX: usize = 16;
+/// Maximum number of writes on their way with which an upkeep is sent.
+const WRITES_MAX: usize = state::WRITES_MAX / 4;
+
+impl Home {
+    /// Notes that a stream may need upkeep.
+    pub(super) fn want_upkeep(&mut self, at: u32) {
+        let now = self.now;
+        let Some(stream) = self.channels.stream_of(at) else { return };
+        let stream = self.channels.streams.get_mut(stream);
+        let is_due = stream.ends() <= now || stream.is_due(now);
+        let Some(stored) = stream.stored_mut() else { return };
+        let needs = stored.is_uncertain || stored.has_many_remains() || is_due;
+        if stored.is_recorded && needs && !stored.has_upkeep {
+            stored.has_upkeep = true;
+            self.pin(at);
+            self.durable.upkeep.push_back(at);
+        }
+    }
+
+    /// Notes the streams of which something has expired.
+    pub(in crate::home) fn want_upkeep_of_expired(&mut self) {
+        for at in std::mem::take(&mut self.channels.expired) {
+            self.want_upkeep(at);
+            let ends = |stream: &Stream| {
+                let recorded = stream.stored().is_some_and(|stored| stored.is_recorded);
+                !recorded && stream.ends() <= self.now
+            };
+            if self.stream_at(at).is_some_and(ends) {
+                self.channels.forget_stream(at);
+            }
+        }
+    }
+
+    /// Loads the streams in which something has expired, so that their expiry is handled.
+    pub(in crate::home) fn load_due(&mut self, post: &mut impl Post, due: StoreDue) {
+        for name in due.channels {
+            let hash = self.channels.names.hash(&name);
+            let at = self.channels.find_or_insert(hash, &name);
+            if let Some(stream) = self.channels.stream_of(at) {
+                // The record on disk is older than the stream in memory.
+                if let Some(stored) = self.channels.streams.get_mut(stream).stored_mut() {
+                    stored.is_uncertain = true;
+                }
+                self.want_upkeep(at);
+            } else if !self.durable.waits.contains_key(&at)
+                && self.durable.waits.len() < WAITING_MAX
+            {
+                self.begin_wait(post, at, LOAD);
+            }
+            self.channels.remove_if_unused(at);
+        }
+    }
+
+    /// Does some upkeep, if it is time.
+    pub(super) fn keep_up(&mut self, post: &mut impl Post, budget: &mut WorkBudget) {
+        if self.durable.upkeep_after > self.now {
+            return;
+        }
+        for _ in 0..STREAMS_MAX.min(self.durable.upkeep.len()) {
+            if self.durable.writes.len() >= WRITES_MAX || budget.is_spent() {
+                return;
+            }
+            let Some(at) = self.durable.upkeep.pop_front() else { return };
+            budget.charge(cost::LOOK);
+            if !self.keep_up_stream(post, at) {
+                return self.durable.upkeep.push_front(at);
+            }
+        }
+    }
+
+    /// Sends one write of upkeep of a stream, or asks the store what has expired; `false`: there is
+    /// no room.
+    fn keep_up_stream(&mut self, post: &mut impl Post, at: u32) -> bool {
+        let now = self.now;
+        let Some(stream) = self.stream_at(at) else {
+            self.unpin(at);
+            return true;
+        };
+        let is_incomplete = stream.is_due(now);
+        let (ended, span) = (stream.ends() <= now, stream.span());
+        let is_last = ended && span.oldest >= span.first && span.first > span.top;
+        let needs_write = is_last
+            || stream.stored().is_some_and(|one| {
+                one.is_uncertain || one.has_many_remains() || (ended && one.oldest < one.first)
+            });
+        if needs_write && !self.reserve_upkeep(post) {
+            return false;
+        }
+        let stream =
+            self.channels.stream_of(at).map(|stream| self.channels.streams.get_mut(stream));
+        if let Some(stored) = stream.and_then(|stream| stream.stored_mut()) {
+            stored.has_upkeep = false;
+        }
+        if needs_write {
+            self.send_upkeep(post, at, is_last);
+        } else if is_incomplete && !self.durable.waits.contains_key(&at) {
+            self.begin_wait(post, at, LOAD);
+        }
+        self.unpin(at);
+        self.channels.remove_if_unused(at);
+        true
+    }
+}

@@ -1,0 +1,355 @@
+//! Requests that wait for the store: their stream is not loaded, or memory lacks publications.
+//!
+//! Owns no state of its own: it is in [`Durable`]. Never answers from a stream that is not loaded.
+//! The invariants: the requests of a channel are handled in the order in which they came; a request
+//! that waits has changed nothing.
+
+use std::collections::VecDeque;
+
+use crate::home::Home;
+use crate::home::durable::requests::{
+    ChannelWait, Found, LOAD, WaitState, bytes_of, channel_of, needs_stream,
+};
+use crate::home::durable::state::{PAUSE, WAITING_MAX};
+use crate::home::history::Stream;
+use crate::model::message::{ChannelQuery, Message, Post, Rank};
+use crate::model::publication::Publication;
+use crate::model::storage::{
+    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StoreRefusal, StoredPublication,
+};
+use crate::wire::protocol::Error;
+
+/// Number of questions of one request to the store. Each further one means that publications left
+/// memory while the question was answered.
+const QUESTIONS_MAX: u32 = 4;
+/// Estimated memory of a request that waits, beside its data.
+const REQUEST_OVERHEAD: usize = 512;
+/// Lifetime of a stream without publications whose options are not known, in milliseconds.
+const UNPUBLISHED_TTL: u64 = 3_600_000;
+
+impl Home {
+    /// Handles a request of a durable channel, or a message that must not overtake one.
+    pub(in crate::home) fn handle_durable(
+        &mut self,
+        post: &mut impl Post,
+        message: Message,
+    ) -> Result<(), Message> {
+        let Some((name, hash)) = channel_of(&message) else { return Ok(()) };
+        let at = self.channels.find_or_insert(hash, name);
+        let handled = self.queue_or_serve(post, at, message);
+        self.channels.remove_if_unused(at);
+        handled
+    }
+
+    /// Whether a request of this channel waits for the store.
+    pub(in crate::home) fn is_waiting(&self, hash: u64, name: &str) -> bool {
+        !self.durable.waits.is_empty()
+            && self.channels.find(hash, name).is_some_and(|at| self.durable.waits.contains_key(&at))
+    }
+
+    fn queue_or_serve(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        message: Message,
+    ) -> Result<(), Message> {
+        if self.durable.waits.contains_key(&at) {
+            return self.queue(post, at, message);
+        }
+        match self.missing(at, &message, None) {
+            Some(query) => {
+                if !self.has_room_to_wait(&message) {
+                    return self.refuse(post, message);
+                }
+                self.begin_wait(post, at, query);
+                self.queue(post, at, message)
+            }
+            None => self.serve(post, at, message, None),
+        }
+    }
+
+    /// Whether one more request may wait.
+    fn has_room_to_wait(&self, message: &Message) -> bool {
+        let bounded = !matches!(message, Message::Leave(_) | Message::MemberUpdate(_));
+        !bounded || (self.durable.waiting < WAITING_MAX && self.durable.usage.excess() == 0)
+    }
+
+    /// Puts a request behind the others of its channel.
+    fn queue(&mut self, post: &mut impl Post, at: u32, message: Message) -> Result<(), Message> {
+        if !self.has_room_to_wait(&message) {
+            return self.refuse(post, message);
+        }
+        let bytes = REQUEST_OVERHEAD + bytes_of(&message);
+        if let Some(wait) = self.durable.waits.get_mut(&at) {
+            wait.requests.push_back((message, bytes));
+            self.durable.waiting += 1;
+            self.durable.usage.change(0, bytes);
+        }
+        Ok(())
+    }
+
+    /// Begins to wait for the store, on behalf of a channel whose stream is not loaded or lacks
+    /// publications.
+    pub(super) fn begin_wait(&mut self, post: &mut impl Post, at: u32, query: StoreQuery) {
+        let requests = VecDeque::new();
+        let state = WaitState::Room(query);
+        self.durable.waits.insert(at, ChannelWait { question: 0, state, asked: 0, requests });
+        self.pin(at);
+        self.ask_store(post, at);
+    }
+
+    /// Asks the store what the first request of a channel needs, or later if there is no room.
+    fn ask_store(&mut self, post: &mut impl Post, at: u32) {
+        let Some(store) = self.durable.store else { return };
+        let Some(channel) = self.channels.channels.get(at as usize) else { return };
+        let Some(wait) = self.durable.waits.get_mut(&at) else { return };
+        let WaitState::Room(query) = &wait.state else { return };
+        if !post.reserve(store, Rank::Store) {
+            return self.durable.resumable.push_back(at);
+        }
+        let query = query.clone();
+        self.durable.questions = self.durable.questions.wrapping_add(1);
+        (wait.question, wait.asked) = (self.durable.questions, wait.asked + 1);
+        wait.state = WaitState::Answer(match &query {
+            StoreQuery::Range { offsets, .. } => Some(offsets.clone()),
+            StoreQuery::Load { .. } => None,
+        });
+        let read = StoreRead {
+            shard: self.durable.shard,
+            tag: u64::from(at) << 32 | u64::from(wait.question),
+            channel: channel.name.clone(),
+            now: self.durable.times.unix,
+            query,
+        };
+        post.send(store, Message::StoreRead(Box::new(read)));
+    }
+
+    /// Handles the answer of the store to a question.
+    pub(in crate::home) fn store_answered(&mut self, post: &mut impl Post, answer: StoreAnswer) {
+        let (at, question) = ((answer.tag >> 32) as u32, answer.tag as u32);
+        let Some(wait) = self.durable.waits.get_mut(&at) else { return };
+        let WaitState::Answer(offsets) = &wait.state else { return };
+        if wait.question != question {
+            return;
+        }
+        let offsets = offsets.clone().unwrap_or_default();
+        let state = match answer.result {
+            Ok(StoreFound::Stream(loaded)) => {
+                self.load(at, loaded);
+                WaitState::Nothing(None)
+            }
+            Ok(StoreFound::Publications(found)) => {
+                let mut found: Vec<_> = found.into_iter().map(|one| one.publication).collect();
+                found.sort_unstable_by_key(Publication::offset);
+                WaitState::Nothing(Some(Found { offsets, publications: Some(found) }))
+            }
+            Err(StoreRefusal::TooLarge) => {
+                WaitState::Nothing(Some(Found { offsets, publications: None }))
+            }
+            Err(StoreRefusal::Unavailable) => {
+                self.durable.upkeep_after = self.now + PAUSE;
+                WaitState::Refused
+            }
+        };
+        if let Some(wait) = self.durable.waits.get_mut(&at) {
+            wait.state = state;
+        }
+        self.resume(post, at);
+        self.channels.make_room(None);
+    }
+
+    /// Puts a stream of the store into memory, or corrects the one in memory.
+    fn load(&mut self, at: u32, loaded: LoadedStream) {
+        let times = self.durable.times;
+        let Some(hash) = self.channels.channels.get(at as usize).map(|channel| channel.hash) else {
+            return;
+        };
+        for key in &loaded.keys {
+            let until = times.moment_of(key.until);
+            self.channels.idempotency_keys.restore(hash, &key.key, key.position, until);
+        }
+        match self.channels.stream_of(at) {
+            None => {
+                let stream = Stream::of_record(&loaded, times, UNPUBLISHED_TTL);
+                self.channels.insert_stream(at, stream);
+            }
+            Some(stream) => {
+                let stream = self.channels.streams.get_mut(stream);
+                let next = stream.next_offset();
+                let ends = stream.ends();
+                if let Some(stored) = stream.stored_mut() {
+                    let (first, due) = match loaded.alive {
+                        Some((first, due)) => (first.min(next), times.moment_of(due)),
+                        None => (next, ends),
+                    };
+                    (stored.first, stored.due) = (stored.first.max(first), due);
+                }
+            }
+        }
+        self.add_newest(at, loaded.newest);
+        self.want_upkeep(at);
+    }
+
+    /// Adds the newest publications, as far as memory lacks them.
+    fn add_newest(&mut self, at: u32, newest: Vec<StoredPublication>) {
+        let times = self.durable.times;
+        let in_memory = |one: StoredPublication| (one.publication, times.moment_of(one.expires));
+        let newest = newest.into_iter().map(in_memory).collect();
+        if let Some(stream) = self.channels.stream_of(at) {
+            self.channels.streams.change(stream, |stream| stream.prepend(newest));
+            self.channels.schedule(at);
+        }
+    }
+
+    /// Handles the requests of a channel that have what they waited for, in their order, while the
+    /// inboxes have room.
+    pub(super) fn resume(&mut self, post: &mut impl Post, at: u32) {
+        while let Some(wait) = self.durable.waits.get_mut(&at) {
+            let (found, is_refused) = match &mut wait.state {
+                WaitState::Room(_) => return self.ask_store(post, at),
+                WaitState::Answer(_) => return,
+                WaitState::Nothing(found) => (found.take(), false),
+                WaitState::Refused => (None, true),
+            };
+            let Some((message, bytes)) = wait.requests.pop_front() else {
+                return self.end_wait(at);
+            };
+            let asked = wait.asked;
+            let missing = match is_refused {
+                true => None,
+                false => self.missing(at, &message, found.as_ref()),
+            };
+            let handled = match missing {
+                Some(query) if asked < QUESTIONS_MAX => {
+                    self.ask_again(at, query, (message, bytes));
+                    continue;
+                }
+                Some(_) => self.refuse(post, message),
+                None if is_refused => self.refuse(post, message),
+                None => self.serve(post, at, message, found.as_ref()),
+            };
+            let Some(wait) = self.durable.waits.get_mut(&at) else { return };
+            if let Err(message) = handled {
+                if !is_refused {
+                    wait.state = WaitState::Nothing(found);
+                }
+                wait.requests.push_front((message, bytes));
+                return self.durable.resumable.push_back(at);
+            }
+            wait.asked = 0;
+            self.durable.waiting -= 1;
+            self.durable.usage.change(bytes, 0);
+        }
+    }
+
+    /// The first request of a channel needs more of the store.
+    fn ask_again(&mut self, at: u32, query: StoreQuery, request: (Message, usize)) {
+        if let Some(wait) = self.durable.waits.get_mut(&at) {
+            wait.state = WaitState::Room(query);
+            wait.requests.push_front(request);
+        }
+    }
+
+    /// No request of the channel waits any more.
+    fn end_wait(&mut self, at: u32) {
+        self.durable.waits.remove(&at);
+        self.unpin(at);
+        self.want_upkeep(at);
+        self.channels.remove_if_unused(at);
+    }
+
+    /// Continues the requests that wait for room.
+    pub(super) fn resume_all(&mut self, post: &mut impl Post) {
+        for _ in 0..self.durable.resumable.len() {
+            if let Some(at) = self.durable.resumable.pop_front() {
+                self.resume(post, at);
+            }
+        }
+    }
+
+    /// What a request needs of the store, beside what the store has `found`.
+    fn missing(&self, at: u32, message: &Message, found: Option<&Found>) -> Option<StoreQuery> {
+        if matches!(message, Message::Leave(_) | Message::MemberUpdate(_)) {
+            return None;
+        }
+        let Some(stream) = self.stream_at(at) else {
+            return needs_stream(message).then_some(LOAD);
+        };
+        let (offsets, limit, enough, reverse) = match message {
+            Message::Subscribe(request) => {
+                let mode = request.terms.recovery_mode;
+                let most = self.channels.settings.recovery_limit;
+                let most = (request.filter.is_some(), most);
+                let offsets = stream.missing_for_recovery(request.since?, mode, most)?;
+                (offsets, usize::MAX, None, false)
+            }
+            Message::HomeQuery(question) => match &question.query {
+                ChannelQuery::History(range) => {
+                    let (offsets, limit) = stream.missing_for_range(range)?;
+                    let enough = (!range.reverse).then_some(limit);
+                    (offsets, limit, enough, range.reverse)
+                }
+                ChannelQuery::Latest => {
+                    let only_stored = stream.only_stored();
+                    let is_missing = stream.is_empty() && !only_stored.is_empty();
+                    let offsets = is_missing.then(|| only_stored.end - 1..only_stored.end)?;
+                    (offsets, 1, None, true)
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        if found.is_some_and(|found| found.has(&offsets, enough)) {
+            return None;
+        }
+        let bytes = self.channels.settings.answer_bytes;
+        Some(StoreQuery::Range { offsets, limit, bytes, reverse })
+    }
+
+    /// Handles a request for which everything is in memory, or was found.
+    fn serve(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        message: Message,
+        found: Option<&Found>,
+    ) -> Result<(), Message> {
+        match message {
+            Message::Publish(request) => self.publish_durable(post, at, request),
+            Message::Subscribe(request) => self.subscribe(post, request, found),
+            Message::HomeQuery(question) if question.query == ChannelQuery::RemoveHistory => {
+                self.remove_durable(post, at, question)
+            }
+            Message::HomeQuery(question) => self.answer(post, question, found),
+            Message::Leave(leave) => self.leave(post, leave),
+            Message::MemberUpdate(update) => {
+                self.channels.update_member(&update);
+                Ok(())
+            }
+            // No other message waits.
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers a request with error 100, because the store cannot be asked.
+    fn refuse(&mut self, post: &mut impl Post, message: Message) -> Result<(), Message> {
+        match message {
+            Message::Publish(request) => {
+                self.metrics.durable_refused.add(1);
+                self.answer_publish(post, request, Err(Error::INTERNAL))
+            }
+            Message::HomeQuery(question) => self.answer_query(post, question, Err(Error::INTERNAL)),
+            Message::Subscribe(request) => {
+                let shard = request.subscriber.shard;
+                if !post.reserve(shard, Rank::Delivery) {
+                    return Err(Message::Subscribe(request));
+                }
+                let answer = request.refused(Error::INTERNAL);
+                post.send(shard, Message::Subscribed(Box::new(answer)));
+                Ok(())
+            }
+            Message::Leave(leave) => self.leave(post, leave),
+            other => self.serve(post, 0, other, None),
+        }
+    }
+}

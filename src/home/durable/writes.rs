@@ -1,0 +1,396 @@
+//! Writes of a home to the store: publications, removals of histories, and upkeep.
+//!
+//! Owns no state of its own: it is in [`Durable`]. Never commits a write before the store has it on
+//! disk. The invariant: a failed write changes nothing that a client can see.
+
+use crate::home::channel_publications::PreparedPublication;
+use crate::home::durable::sent::{Refusal, SentWrite, What};
+use crate::home::durable::state::{Durable, PAUSE};
+use crate::home::durable::stored::{ERASED_MAX, Span};
+use crate::home::history::Stream;
+use crate::home::idempotency_keys::HOLD_TIME;
+use crate::home::publishing::published;
+use crate::home::{Home, NoRoom};
+use crate::model::message::{
+    ChannelAnswer, HomeAnswer, HomeQuery, Message, Post, Publish, Rank, ReplyTo,
+};
+use crate::model::storage::{StoreWrite, StoreWritten, StoredKey, StoredPublication, StreamChange};
+use crate::wire::protocol::{Error, Position};
+
+/// Estimated memory of a write beside its publication: the message, its entry and its key.
+const WRITE_OVERHEAD: usize = 512;
+
+impl Home {
+    /// Reserves what a write of this size needs: a place, memory, and room in the store's inbox.
+    pub(super) fn reserve_write(&mut self, post: &mut impl Post, bytes: usize) -> bool {
+        let Some(store) = self.durable.store else { return false };
+        if !self.durable.admits() || !self.durable.charge(bytes) {
+            return false;
+        }
+        let has_room = post.reserve(store, Rank::Store);
+        if !has_room {
+            self.durable.usage.change(bytes, 0);
+        }
+        has_room
+    }
+
+    /// Publishes to a durable channel whose stream is loaded: sends the publication to the store.
+    /// `Err` returns the request: there is no room for the answer that it is refused.
+    pub(super) fn publish_durable(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        request: Box<Publish>,
+    ) -> Result<(), Message> {
+        if let Some(position) = self.channels.published_before(&request, self.now) {
+            return self.answer_publish(post, request, Ok(position));
+        }
+        let repeats = self.has_sent(at) && self.is_sent(&request);
+        let bytes = WRITE_OVERHEAD + request.channel.len() + 2 * request.data.len();
+        if repeats || !self.reserve_write(post, bytes) {
+            return self.answer_publish(post, request, Err(Error::INTERNAL));
+        }
+        let Some((prepared, change, after)) = self.prepare_durable(at, *request) else {
+            // The caller has checked that the stream is there.
+            return Ok(());
+        };
+        self.send_write(post, (at, bytes), What::Publication(prepared), change, after);
+        Ok(())
+    }
+
+    /// Whether writes of the channel are not committed.
+    fn has_sent(&self, at: u32) -> bool {
+        self.channels.channels.get(at as usize).is_some_and(|channel| channel.prepared > 0)
+    }
+
+    /// Whether a publication that is not committed decides if the request is a repetition.
+    fn is_sent(&self, request: &Publish) -> bool {
+        request.guard.is_some()
+            && self.durable.writes.iter().any(|write| match &write.what {
+                What::Publication(prepared) => prepared.may_repeat(request),
+                _ => false,
+            })
+    }
+
+    /// Assigns the offset, and describes the write.
+    fn prepare_durable(
+        &mut self,
+        at: u32,
+        request: Publish,
+    ) -> Option<(PreparedPublication, StreamChange, Span)> {
+        let (retention, times) = (request.retention?, self.durable.times);
+        let stream = self.channels.stream_of(at)?;
+        let stream = self.channels.streams.get_mut(stream);
+        let epoch = stream.epoch();
+        let stored = stream.stored_mut()?;
+        let top = stored.sent.top + 1;
+        let size = retention.size as u64;
+        let first = stored.sent.first.max(stored.first).max((top + 1).saturating_sub(size));
+        // Only what is no longer part of the committed history is erased.
+        let old = Span { first: stored.first, ..stored.sent }.remains(ERASED_MAX);
+        let after = Span { top, first, oldest: old.end.max(stored.sent.oldest) };
+        let beyond = top + 1..stored.remains.max(top) + 1;
+        stored.sent = after;
+        let guard = request.guard.as_deref();
+        if let Some(guard) = guard.filter(|guard| guard.version > 0) {
+            stored.sent_version = Some(Box::new((guard.version, guard.version_epoch.clone())));
+        }
+        let erased_keys = stored.failed_keys.clone();
+        let position = Position { offset: top, epoch };
+        let key = guard.filter(|guard| !guard.key.is_empty()).map(|guard| StoredKey {
+            key: guard.key.clone(),
+            position,
+            until: times.unix + HOLD_TIME,
+        });
+        if first == top {
+            stored.due = times.now.saturating_add(retention.ttl);
+        }
+        let expires = times.unix.saturating_add(retention.ttl);
+        let ends = times.unix.saturating_add(retention.meta_ttl);
+        let record = stream.record(after, Some((expires, ends)), times);
+        let prepared = self.channels.encode(request, Some(position));
+        let publication = prepared.publication().clone();
+        let change = StreamChange {
+            record: Some(record),
+            publication: Some(StoredPublication { publication, expires }),
+            erased: [old, beyond],
+            key,
+            erased_keys,
+        };
+        Some((prepared, change, after))
+    }
+
+    /// Sends a write for which everything is reserved.
+    fn send_write(
+        &mut self,
+        post: &mut impl Post,
+        (at, bytes): (u32, usize),
+        what: What,
+        change: StreamChange,
+        after: Span,
+    ) {
+        let Some(store) = self.durable.store else { return };
+        let Some(channel) = self.channels.channels.get(at as usize) else { return };
+        let channel = channel.name.clone();
+        self.pin(at);
+        self.durable.serial += 1;
+        let Durable { serial, term, shard, .. } = self.durable;
+        self.durable.writes.push_back(SentWrite { serial, at, after, bytes, what });
+        let write = StoreWrite { shard, serial, term, channel, change };
+        post.send(store, Message::StoreWrite(Box::new(write)));
+    }
+
+    /// Removes the history of a durable channel whose stream is loaded. `Err` returns the query:
+    /// there is no room for the answer that it is refused.
+    pub(super) fn remove_durable(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        question: Box<HomeQuery>,
+    ) -> Result<(), Message> {
+        let recorded = self
+            .stream_at(at)
+            .and_then(Stream::stored)
+            .is_some_and(|stored| stored.is_recorded || stored.sent.top > 0);
+        if !recorded {
+            // Nothing was ever published.
+            return self.answer_query(post, question, Ok(ChannelAnswer::HistoryRemoved));
+        }
+        if !self.reserve_write(post, WRITE_OVERHEAD) {
+            return self.answer_query(post, question, Err(Error::INTERNAL));
+        }
+        let removed = |span: Span| Span { first: span.top + 1, ..span };
+        self.send_correction(post, at, removed, What::Removal(question.reply_to));
+        Ok(())
+    }
+
+    /// Sends a write without a publication. Everything is reserved.
+    fn send_correction(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        change: impl FnOnce(Span) -> Span,
+        what: What,
+    ) {
+        let times = self.durable.times;
+        let Some(stream) = self.channels.stream_of(at) else { return };
+        let stream = self.channels.streams.get_mut(stream);
+        let Some(stored) = stream.stored_mut() else { return };
+        let old = Span { first: stored.first, ..stored.sent }.remains(ERASED_MAX);
+        let oldest = old.end.max(stored.sent.oldest);
+        let first = stored.sent.first.max(stored.first);
+        let after = change(Span { oldest, first, ..stored.sent });
+        stored.sent = after;
+        let beyond = after.top + 1..stored.remains.max(after.top) + 1;
+        let erased_keys = stored.failed_keys.clone();
+        let record = stream.record(after, None, times);
+        let change = StreamChange {
+            record: (!matches!(what, What::End)).then_some(record),
+            publication: None,
+            erased: [old, beyond],
+            key: None,
+            erased_keys,
+        };
+        self.send_write(post, (at, WRITE_OVERHEAD), what, change, after);
+    }
+
+    /// Tells the store what no publication has told it. Everything is reserved.
+    pub(super) fn send_upkeep(&mut self, post: &mut impl Post, at: u32, ends: bool) {
+        let what = if ends { What::End } else { What::Upkeep };
+        self.send_correction(post, at, |span| span, what);
+    }
+
+    /// Reserves what an upkeep needs.
+    pub(super) fn reserve_upkeep(&mut self, post: &mut impl Post) -> bool {
+        self.reserve_write(post, WRITE_OVERHEAD)
+    }
+
+    pub(super) fn stream_at(&self, at: u32) -> Option<&Stream> {
+        Some(self.channels.streams.get(self.channels.stream_of(at)?))
+    }
+
+    /// Handles the answer of the store to writes.
+    pub(in crate::home) fn written(&mut self, post: &mut impl Post, written: StoreWritten) {
+        if written.kept {
+            self.durable.kept = self.durable.kept.max(written.through.min(self.durable.serial));
+        } else if written.term == self.durable.term {
+            self.fail_writes(if written.touched { written.through } else { 0 });
+        }
+        self.commit_written(post);
+    }
+
+    /// Commits what is on disk, in order, while the inboxes have room.
+    pub(super) fn commit_written(&mut self, post: &mut impl Post) {
+        while self.durable.writes.front().is_some_and(|one| one.serial <= self.durable.kept)
+            && let Some(write) = self.durable.writes.pop_front()
+        {
+            let SentWrite { serial, at, after, bytes, what } = write;
+            if let Err(what) = self.commit_write(post, at, after, what) {
+                return self.durable.writes.push_front(SentWrite {
+                    serial,
+                    at,
+                    after,
+                    bytes,
+                    what,
+                });
+            }
+            self.durable.usage.change(bytes, 0);
+        }
+    }
+
+    /// Commits one write. `Err`: an inbox is full.
+    fn commit_write(
+        &mut self,
+        post: &mut impl Post,
+        at: u32,
+        after: Span,
+        what: What,
+    ) -> Result<(), What> {
+        match what {
+            What::Publication(prepared) => {
+                let versioned = prepared.has_version();
+                self.commit(post, prepared).map_err(What::Publication)?;
+                self.note_stored(at, after, versioned);
+            }
+            What::Removal(reply_to) => {
+                let answer = || removed(reply_to);
+                self.send_answer(post, reply_to, answer)
+                    .map_err(|NoRoom| What::Removal(reply_to))?;
+                self.channels.clear_history(at);
+                self.unpin(at);
+                self.note_stored(at, after, false);
+            }
+            What::Upkeep => {
+                self.unpin(at);
+                self.note_stored(at, after, false);
+            }
+            What::End => {
+                self.unpin(at);
+                self.channels.forget_stream(at);
+                self.note_stored(at, after, false);
+                if let Some(stream) = self.channels.stream_of(at)
+                    && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
+                {
+                    stored.is_recorded = false;
+                }
+            }
+        }
+        self.want_upkeep(at);
+        Ok(())
+    }
+
+    /// Keeps a channel and its stream in memory, once more.
+    pub(super) fn pin(&mut self, at: u32) {
+        if let Some(channel) = self.channels.channels.get_mut(at as usize) {
+            channel.prepared += 1;
+        }
+    }
+
+    /// Takes one [`Home::pin`] back.
+    pub(super) fn unpin(&mut self, at: u32) {
+        if let Some(channel) = self.channels.channels.get_mut(at as usize) {
+            channel.prepared = channel.prepared.saturating_sub(1);
+        }
+    }
+
+    /// Notes what the store has after a write.
+    fn note_stored(&mut self, at: u32, after: Span, versioned: bool) {
+        let Some(stream) = self.channels.stream_of(at) else { return };
+        let stream = self.channels.streams.get_mut(stream);
+        let due = stream.first_expires();
+        let has_all = stream.first_kept() <= after.first;
+        let ends = stream.ends();
+        let Some(stored) = stream.stored_mut() else { return };
+        stored.first = stored.first.max(after.first);
+        stored.oldest = after.oldest;
+        (stored.is_recorded, stored.is_uncertain, stored.remains) = (true, false, 0);
+        stored.failed_keys = Vec::new();
+        if versioned {
+            stored.sent_version = None;
+        }
+        if after.first > after.top {
+            stored.due = ends;
+        } else if has_all {
+            stored.due = due.unwrap_or(ends);
+        }
+    }
+
+    /// A write failed: it and all writes behind it have failed. Nothing of them is visible, and
+    /// their offsets are assigned again. Those up to the serial `touched` may be on disk in part.
+    fn fail_writes(&mut self, touched: u64) {
+        self.durable.term += 1;
+        let kept = self.durable.kept;
+        let first = self.durable.writes.partition_point(|write| write.serial <= kept);
+        let failed: Vec<SentWrite> = self.durable.writes.drain(first..).collect();
+        for write in failed {
+            self.durable.usage.change(write.bytes, 0);
+            self.metrics.durable_refused.add(1);
+            self.fail_write(write, touched);
+        }
+        // What is on disk and waits for room counts as sent.
+        for nth in 0..self.durable.writes.len() {
+            let SentWrite { at, after, .. } = self.durable.writes[nth];
+            if let Some(stream) = self.channels.stream_of(at)
+                && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
+            {
+                stored.sent = after;
+            }
+        }
+        self.durable.upkeep_after = self.durable.times.now + PAUSE;
+    }
+
+    /// Takes one failed write back.
+    fn fail_write(&mut self, write: SentWrite, touched: u64) {
+        let SentWrite { serial, at, after, what, .. } = write;
+        self.unpin(at);
+        if let Some(stream) = self.channels.stream_of(at) {
+            let stream = self.channels.streams.get_mut(stream);
+            let span = stream.span();
+            if let Some(stored) = stream.stored_mut() {
+                stored.sent = span;
+                stored.sent_version = None;
+                // The record may be on disk.
+                stored.is_uncertain |= serial <= touched;
+                stored.is_recorded |= serial <= touched;
+                if let What::Publication(prepared) = &what
+                    && serial <= touched
+                {
+                    stored.remains = stored.remains.max(after.top);
+                    stored.failed_keys.extend(prepared.stored_key(self.durable.times.unix));
+                }
+            }
+        }
+        match what {
+            What::Publication(prepared) => {
+                self.durable.refusals.push_back(Refusal::Publish(prepared.reply_to));
+            }
+            What::Removal(reply_to) => self.durable.refusals.push_back(Refusal::Query(reply_to)),
+            What::Upkeep | What::End => {}
+        }
+        self.want_upkeep(at);
+    }
+
+    /// Answers requests whose writes failed, while the inboxes have room.
+    pub(super) fn send_refusals(&mut self, post: &mut impl Post) {
+        while let Some(refusal) = self.durable.refusals.pop_front() {
+            let sent = match refusal {
+                Refusal::Publish(reply_to) => self.send_answer(post, reply_to, || {
+                    published(reply_to, Err(Error::INTERNAL), None)
+                }),
+                Refusal::Query(reply_to) => self.send_answer(post, reply_to, || refused(reply_to)),
+            };
+            if sent == Err(NoRoom) {
+                return self.durable.refusals.push_front(refusal);
+            }
+        }
+    }
+}
+
+fn removed(reply_to: ReplyTo) -> Message {
+    let result = Ok(ChannelAnswer::HistoryRemoved);
+    Message::HomeAnswer(Box::new(HomeAnswer { reply_to, result }))
+}
+
+fn refused(reply_to: ReplyTo) -> Message {
+    Message::HomeAnswer(Box::new(HomeAnswer { reply_to, result: Err(Error::INTERNAL) }))
+}

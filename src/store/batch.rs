@@ -1,0 +1,322 @@
+//! A batch: changes of streams as changes of keys.
+//!
+//! Owns the translation. Never writes to a disk. The invariants: of several changes of a key in a
+//! batch, the last counts, so the record of a stream is written once; when a record is removed, the
+//! generation of its channel is renewed in the same batch.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::model::storage::{StoreWrite, StoredKey, StreamChange};
+use crate::store::disk::{Change, Fault, Order, Table, View};
+use crate::store::layout::{self, Epochs};
+use crate::store::records;
+
+/// Erased offsets of a range that are written without a look at the disk.
+const BLIND_ERASED_MAX: u64 = 1024;
+/// Publications of a longer range that a change erases at once. Further ones are remains, which
+/// are not delivered and which the housekeeping removes.
+const ERASED_MAX: usize = 8192;
+
+/// Keys with their new values, in the order of the keys.
+type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+
+/// Collects the changes of a batch.
+pub struct Batch<'a, V> {
+    view: &'a V,
+    epochs: Epochs,
+    changes: Changes,
+    publications: u64,
+}
+
+impl<'a, V: View> Batch<'a, V> {
+    /// An empty batch on top of what is on disk.
+    pub fn new(view: &'a V, epochs: Epochs) -> Self {
+        Batch { view, epochs, changes: Changes::new(), publications: 0 }
+    }
+
+    fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.insert((table, key), Some(value));
+    }
+
+    fn remove(&mut self, table: Table, key: Vec<u8>) {
+        self.changes.insert((table, key), None);
+    }
+
+    /// Adds a change of a stream. `generation` is a number that no stream of the channel has had.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn add(&mut self, write: &StoreWrite, generation: u64) -> Result<(), Fault> {
+        let StoreWrite { channel, change, .. } = write;
+        let StreamChange { record, publication, erased, key, erased_keys } = change;
+        for offsets in erased {
+            self.erase(channel, offsets)?;
+        }
+        for key in erased_keys {
+            self.remove_key(channel, key);
+        }
+        if let Some(key) = key {
+            let place = layout::idempotency_key(channel, key);
+            self.put(Table::Keys, place, records::write_key(key));
+        }
+        match record {
+            Some(record) => {
+                let key = layout::stream_key(channel);
+                self.put(Table::Streams, key, records::write_stream(record));
+                if let Some(publication) = publication {
+                    let key = layout::publication_key(channel, record.top);
+                    let value = records::write_publication(publication);
+                    self.put(Table::Publications, key, value);
+                    self.publications += 1;
+                }
+            }
+            None => {
+                self.remove(Table::Streams, layout::stream_key(channel));
+                let key = self.epochs.generation_key(channel);
+                self.put(Table::State, key, generation.to_be_bytes().to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_key(&mut self, channel: &str, key: &StoredKey) {
+        self.remove(Table::Keys, layout::idempotency_key(channel, key));
+    }
+
+    fn erase(&mut self, channel: &str, offsets: &Range<u64>) -> Result<(), Fault> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        if offsets.end - offsets.start <= BLIND_ERASED_MAX {
+            for offset in offsets.clone() {
+                self.remove(Table::Publications, layout::publication_key(channel, offset));
+            }
+            return Ok(());
+        }
+        let Range { start, end } = layout::publication_keys(channel, offsets);
+        let mut found = Vec::new();
+        let range = &start[..]..&end[..];
+        self.view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
+            found.push(key.to_vec());
+            Ok(found.len() < ERASED_MAX)
+        })?;
+        for key in found {
+            self.remove(Table::Publications, key);
+        }
+        let range = (Table::Publications, start)..(Table::Publications, end);
+        for (_, value) in self.changes.range_mut(range) {
+            *value = None;
+        }
+        Ok(())
+    }
+
+    /// Removes an idempotency key that has expired.
+    pub fn remove_expired_key(&mut self, key: Vec<u8>) {
+        self.remove(Table::Keys, key);
+    }
+
+    /// Removes publications that do not belong to the stream of their channel.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn remove_remains(&mut self, channel: &str, offsets: &[u64]) -> Result<(), Fault> {
+        let first = match self.record(channel)? {
+            Some(bytes) => records::read_stream(&bytes)?.first,
+            None => u64::MAX,
+        };
+        for offset in offsets.iter().filter(|offset| **offset < first) {
+            let key = (Table::Publications, layout::publication_key(channel, *offset));
+            self.changes.entry(key).or_insert(None);
+        }
+        Ok(())
+    }
+
+    /// The record of a stream after the changes so far.
+    fn record(&self, channel: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let key = (Table::Streams, layout::stream_key(channel));
+        match self.changes.get(&key) {
+            Some(value) => Ok(value.clone()),
+            None => self.view.get(Table::Streams, &key.1),
+        }
+    }
+
+    /// Publications that the batch adds.
+    pub fn publications(&self) -> u64 {
+        self.publications
+    }
+
+    /// Bytes of the keys and values.
+    pub fn bytes(&self) -> u64 {
+        let values = self
+            .changes
+            .iter()
+            .map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        values.sum::<usize>() as u64
+    }
+
+    /// The changes, in the order of the keys.
+    pub fn into_changes(self) -> Vec<Change> {
+        let changes = self.changes.into_iter();
+        changes.map(|((table, key), value)| Change { table, key, value }).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::storage::StoredPublication;
+    use crate::store::disk::Disk as _;
+    use crate::store::memory_disk::MemoryDisk;
+    use crate::store::reading;
+    use crate::store::records::tests::{record, stored};
+    use crate::wire::protocol::{Epoch, Position};
+
+    pub(crate) fn change() -> StreamChange {
+        StreamChange {
+            record: None,
+            publication: None,
+            erased: [0..0, 0..0],
+            key: None,
+            erased_keys: Vec::new(),
+        }
+    }
+
+    pub(crate) fn write(channel: &str, change: StreamChange) -> StoreWrite {
+        StoreWrite { shard: 0, serial: 1, term: 0, channel: channel.into(), change }
+    }
+
+    /// A publication of a stream whose first offset is `first`.
+    pub(crate) fn publish(channel: &str, top: u64, first: u64) -> StoreWrite {
+        let publication = Some(stored(channel, top, 500_000));
+        let record = Some(record(top, first));
+        write(channel, StreamChange { record, publication, ..change() })
+    }
+
+    pub(crate) fn opened() -> MemoryDisk {
+        let disk = MemoryDisk::default();
+        disk.reopen().unwrap();
+        disk
+    }
+
+    pub(crate) fn commit(disk: &MemoryDisk, writes: &[StoreWrite]) {
+        let view = disk.view().unwrap();
+        let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
+        for (nth, write) in writes.iter().enumerate() {
+            batch.add(write, nth as u64 + 100).unwrap();
+        }
+        let changes = batch.into_changes();
+        let keys: Vec<_> = changes.iter().map(|change| (change.table, &change.key)).collect();
+        assert!(keys.is_sorted_by(|one, two| one < two), "no key twice: {keys:?}");
+        disk.commit(changes).unwrap();
+    }
+
+    pub(crate) fn offsets(disk: &MemoryDisk, channel: &str) -> Vec<u64> {
+        let entries = disk.entries(Table::Publications);
+        let found = entries.iter().filter_map(|(key, _)| layout::split_publication_key(key));
+        found.filter(|(of, _)| *of == channel).map(|(_, offset)| offset).collect()
+    }
+
+    fn key(offset: u64) -> StoredKey {
+        let position = Position { offset, epoch: Epoch::from_random(1) };
+        StoredKey { key: "k".into(), position, until: 90_000 }
+    }
+
+    #[test]
+    fn of_several_changes_of_a_stream_the_last_record_is_written() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 1, 1), publish("b", 1, 1), publish("a", 2, 1)]);
+        let records = disk.entries(Table::Streams);
+        assert_eq!(records.len(), 2);
+        assert_eq!(records::read_stream(&records[0].1).unwrap(), record(2, 1));
+        assert_eq!((offsets(&disk, "a"), offsets(&disk, "b")), (vec![1, 2], vec![1]));
+    }
+
+    #[test]
+    fn a_publication_that_the_same_batch_erases_is_not_written() {
+        let disk = opened();
+        let mut second = publish("a", 2, 2);
+        second.change.erased = [1..2, 7..8];
+        commit(&disk, &[publish("a", 1, 1), second]);
+        assert_eq!(offsets(&disk, "a"), [2]);
+    }
+
+    #[test]
+    fn an_erased_offset_that_a_later_change_uses_again_is_written() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 1, 1), publish("a", 2, 1)]);
+        let mut again = publish("a", 2, 1);
+        again.change.erased = [0..0, 2..4];
+        let erasing = StreamChange { record: Some(record(1, 1)), erased: [2..4, 0..0], ..change() };
+        commit(&disk, &[write("a", erasing), again]);
+        assert_eq!(offsets(&disk, "a"), [1, 2]);
+    }
+
+    #[test]
+    fn a_long_range_erases_what_is_on_disk_and_what_the_batch_has_written() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 5, 1), publish("a", 6, 1), publish("b", 6, 1)]);
+        let erasing =
+            StreamChange { record: Some(record(7, 8)), erased: [1..u64::MAX, 0..0], ..change() };
+        commit(&disk, &[publish("a", 7, 1), write("a", erasing)]);
+        assert_eq!((offsets(&disk, "a"), offsets(&disk, "b")), (vec![], vec![6]));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_renews_its_generation() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 1, 1)]);
+        assert_eq!(disk.entries(Table::State).len(), 1, "the secret alone");
+        let ending = StreamChange { erased: [1..2, 0..0], ..change() };
+        commit(&disk, &[write("a", ending)]);
+        assert!(disk.entries(Table::Streams).is_empty() && offsets(&disk, "a").is_empty());
+        let generations = disk.entries(Table::State);
+        assert_eq!(generations[0].1, 100u64.to_be_bytes());
+    }
+
+    #[test]
+    fn idempotency_keys_are_written_and_erased() {
+        let disk = opened();
+        let mut one = publish("a", 1, 1);
+        one.change.key = Some(key(1));
+        let mut two = publish("a", 2, 1);
+        two.change.key = Some(key(2));
+        commit(&disk, &[one, two]);
+        assert_eq!(disk.entries(Table::Keys).len(), 2);
+        let mut three = publish("a", 3, 1);
+        three.change.erased_keys = vec![key(1)];
+        commit(&disk, &[three]);
+        let keys = disk.entries(Table::Keys);
+        assert_eq!(records::read_key(&keys[0].1).unwrap(), key(2));
+        assert_eq!(keys.len(), 1);
+    }
+
+    #[test]
+    fn remains_are_removed_unless_the_stream_has_them() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 1, 1), publish("a", 2, 2), publish("b", 1, 1)]);
+        disk.set(Table::Publications, &layout::publication_key("c", 4), b"");
+        let view = disk.view().unwrap();
+        let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
+        // A stream of `d` begins in the same batch.
+        disk.set(Table::Publications, &layout::publication_key("d", 1), b"");
+        batch.add(&publish("d", 1, 1), 1).unwrap();
+        for (channel, found) in [("a", &[1, 2][..]), ("b", &[1]), ("c", &[4]), ("d", &[1])] {
+            batch.remove_remains(channel, found).unwrap();
+        }
+        disk.commit(batch.into_changes()).unwrap();
+        let left = ["a", "b", "c", "d"].map(|channel| offsets(&disk, channel));
+        assert_eq!(left, [vec![2], vec![1], vec![], vec![1]]);
+    }
+
+    #[test]
+    fn a_publication_of_a_batch_is_counted() {
+        let view = opened().view().unwrap();
+        let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
+        let StoredPublication { publication, .. } = stored("a", 1, 1);
+        batch.add(&publish("a", 1, 1), 1).unwrap();
+        let bytes = batch.bytes() as usize;
+        assert_eq!(batch.publications(), 1);
+        assert!((publication.data().len()..300).contains(&bytes), "{bytes}");
+    }
+}

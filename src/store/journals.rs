@@ -1,0 +1,451 @@
+//! The journals of the database, read before fjall reads them.
+//!
+//! Owns the knowledge of their format, which is that of fjall 3. Never changes a batch. fjall takes
+//! the first entry that it cannot read for the end of a journal and cuts the rest off. So a flipped
+//! bit in a length or a tag would silently remove every later batch. The invariants: a torn batch
+//! at the end is cut off; a batch that cannot be read before another one, or that is not torn, is
+//! refused with its place; afterwards the last batch is on disk, even if a sync failed and only the
+//! page cache had it.
+//!
+//! The last part works because a failed sync is the last one of its database: every earlier batch
+//! was synced with success. Only pages from the begin of the last batch on may be missing on disk.
+//! They are written once more and synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::store::disk::Fault;
+
+/// Tags of the entries of a journal.
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+/// Last bytes of a batch.
+const MAGIC: [u8; 4] = *b"FJL\x03";
+/// Bytes of the first entry of a batch.
+const START_BYTES: usize = 13;
+/// Bytes of an item before its key.
+const ITEM_BYTES: usize = 20;
+/// Bytes of the checksum and of [`MAGIC`].
+const END_BYTES: usize = 12;
+/// Sectors are written as a whole.
+const SECTOR: usize = 512;
+/// Blocks of file systems are at most as large.
+const BLOCK: u64 = 1 << 20;
+/// Bytes that are written again at a time.
+const PIECE: usize = 1 << 20;
+
+/// What stands in a journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Batches {
+    /// Begin of the last batch.
+    last: u64,
+    /// End of the last batch.
+    end: u64,
+    /// Sequence number of the last batch; `None`: there is no batch.
+    seqno: Option<u64>,
+}
+
+/// Why no further batch was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The bytes are no batch, or the file ends within it.
+    NoBatch,
+    /// Its sequence number is not above that of the batch before it.
+    Order,
+}
+
+/// Reads batches one after the other.
+struct Reader<R> {
+    from: R,
+    place: u64,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> Reader<R> {
+    fn new(from: R, place: u64) -> Self {
+        Reader { from, place, buffer: Vec::new() }
+    }
+
+    /// Reads so many bytes; `None`: the file ends before.
+    fn take(&mut self, count: usize) -> io::Result<Option<&[u8]>> {
+        self.buffer.clear();
+        let read = (&mut self.from).take(count as u64).read_to_end(&mut self.buffer)?;
+        self.place += read as u64;
+        Ok((read == count).then_some(&self.buffer))
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
+        Ok(self.take(N)?.and_then(|bytes| bytes.try_into().ok()))
+    }
+
+    /// Reads a batch. Returns its sequence number; `None`: the bytes are no batch.
+    fn batch(&mut self) -> io::Result<Option<u64>> {
+        let Some(start) = self.array::<START_BYTES>()? else { return Ok(None) };
+        let [START, c0, c1, c2, c3, seqno @ ..] = start else { return Ok(None) };
+        let mut hasher = Xxh3::new();
+        for _ in 0..u32::from_le_bytes([c0, c1, c2, c3]) {
+            if !self.item(&mut hasher)? {
+                return Ok(None);
+            }
+        }
+        if self.array::<1>()? != Some([END]) {
+            return Ok(None);
+        }
+        let Some(end) = self.array::<END_BYTES>()? else { return Ok(None) };
+        let expected = [&hasher.digest().to_le_bytes()[..], &MAGIC].concat();
+        Ok((end[..] == expected).then_some(u64::from_le_bytes(seqno)))
+    }
+
+    /// Reads a change; `false`: the bytes are none.
+    fn item(&mut self, hasher: &mut Xxh3) -> io::Result<bool> {
+        let Some([tag]) = self.array::<1>()? else { return Ok(false) };
+        hasher.update(&[tag]);
+        let rest = match tag {
+            CLEAR => 8,
+            ITEM => {
+                let Some(head) = self.array::<ITEM_BYTES>()? else { return Ok(false) };
+                hasher.update(&head);
+                // Kind, compression, table, length of the key, lengths of the value.
+                let [_, _, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, v0, v1, v2, v3] = head;
+                let key = u16::from_le_bytes([k0, k1]);
+                usize::from(key) + u32::from_le_bytes([v0, v1, v2, v3]) as usize
+            }
+            _ => return Ok(false),
+        };
+        let bytes = self.take(rest)?;
+        Ok(bytes.map(|bytes| hasher.update(bytes)).is_some())
+    }
+}
+
+/// Reads all batches up to the first bytes that are none.
+fn read_batches(file: &File, before: Option<u64>) -> io::Result<(Batches, Stop)> {
+    let mut reader = Reader::new(BufReader::with_capacity(PIECE, file), 0);
+    let mut batches = Batches { seqno: before, ..Batches::default() };
+    loop {
+        let begin = reader.place;
+        match reader.batch()? {
+            Some(seqno) if batches.seqno >= Some(seqno) => return Ok((batches, Stop::Order)),
+            Some(seqno) => {
+                batches = Batches { last: begin, end: reader.place, seqno: Some(seqno) };
+            }
+            None => return Ok((batches, Stop::NoBatch)),
+        }
+    }
+}
+
+/// The bytes from `place` to the end of the file, without the zeros at their end, which fjall
+/// allocates in advance.
+fn read_rest(mut file: &File, place: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(place))?;
+    let (mut rest, mut piece, mut zeros) = (Vec::new(), Vec::new(), 0);
+    loop {
+        piece.clear();
+        if file.take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+            return Ok(rest);
+        }
+        match piece.iter().rposition(|byte| *byte != 0) {
+            Some(last) => {
+                rest.resize(rest.len() + zeros, 0);
+                rest.extend_from_slice(&piece[..=last]);
+                zeros = piece.len() - last - 1;
+            }
+            None => zeros += piece.len(),
+        }
+    }
+}
+
+/// Whether a whole batch stands somewhere behind the begin of `rest`.
+fn has_batch(rest: &[u8], before: Option<u64>) -> bool {
+    let places = memchr::memchr_iter(START, rest).filter(|place| *place > 0);
+    places.filter_map(|place| rest.get(place..)).any(|bytes| {
+        let begins = bytes.get(START_BYTES).is_some_and(|tag| [ITEM, CLEAR].contains(tag));
+        // A slice cannot fail.
+        let seqno = begins.then(|| Reader::new(bytes, 0).batch().ok().flatten()).flatten();
+        seqno > before
+    })
+}
+
+/// Whether bytes at a place of a file can be what a power cut left of a batch: its end is missing,
+/// or sectors within it were never written.
+fn is_torn(rest: &[u8], place: u64) -> bool {
+    let to_sector = (SECTOR - (place % SECTOR as u64) as usize) % SECTOR;
+    let (head, sectors) = rest.split_at_checked(to_sector).unwrap_or((rest, &[]));
+    let is_unwritten = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
+    !rest.ends_with(&MAGIC) || is_unwritten(head) || sectors.chunks(SECTOR).any(is_unwritten)
+}
+
+/// A journal and what stands in it.
+struct Journal {
+    id: u64,
+    path: PathBuf,
+    file: File,
+    batches: Batches,
+    stop: Stop,
+}
+
+impl Journal {
+    fn fault(&self, what: &str) -> Fault {
+        let Journal { path, batches, .. } = self;
+        Fault::corrupt(format!("{}: {what} at byte {}", path.display(), batches.end))
+    }
+
+    /// Checks that nothing but a torn batch stands behind the batches.
+    fn check_end(&self, is_followed: bool) -> Result<(), Fault> {
+        let end = self.batches.end;
+        let rest = read_rest(&self.file, end).map_err(|error| Fault::of(&self.path, &error))?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if self.stop == Stop::Order {
+            return Err(self.fault("a batch is out of order"));
+        }
+        if is_followed || has_batch(&rest, self.batches.seqno) {
+            return Err(self.fault("a batch before others is damaged"));
+        }
+        match is_torn(&rest, end) {
+            true => Ok(()),
+            false => Err(self.fault("the last batch is damaged")),
+        }
+    }
+
+    /// Cuts off what stands behind the batches, and writes and syncs the last batch once more.
+    fn secure(&self) -> io::Result<()> {
+        let Batches { last, end, .. } = self.batches;
+        let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        file.set_len(end)?;
+        let mut place = last - last % BLOCK;
+        let mut piece = vec![0; PIECE];
+        while place < end {
+            let count = PIECE.min((end - place) as usize);
+            let part = piece.get_mut(..count).unwrap_or_default();
+            file.read_exact_at(part, place)?;
+            file.write_all_at(part, place)?;
+            place += count as u64;
+        }
+        file.sync_all()
+    }
+}
+
+/// Opens and reads all journals of a folder, oldest first.
+fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| Fault::of(folder, &error))? {
+        let path = entry.map_err(|error| Fault::of(folder, &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let id = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            let unknown = || Fault::corrupt(format!("{} is no journal", path.display()));
+            paths.push((id.ok_or_else(unknown)?, path));
+        }
+    }
+    paths.sort();
+    let mut journals: Vec<Journal> = Vec::new();
+    let mut seqno = None;
+    for (id, path) in paths {
+        let missing = journals.last().map(|before| before.id + 1).filter(|next| *next != id);
+        if let Some(missing) = missing {
+            let path = folder.join(format!("{missing}.jnl"));
+            return Err(Fault::corrupt(format!("{} is missing", path.display())));
+        }
+        let file = File::open(&path).map_err(|error| Fault::of(&path, &error))?;
+        let (batches, stop) =
+            read_batches(&file, seqno).map_err(|error| Fault::of(&path, &error))?;
+        seqno = batches.seqno;
+        journals.push(Journal { id, path, file, batches, stop });
+    }
+    Ok(journals)
+}
+
+/// Checks the journals of a database without a change.
+///
+/// # Errors
+/// A batch is damaged, or a journal is missing or cannot be read.
+pub fn check(folder: &Path) -> Result<(), Fault> {
+    check_ends(&read(folder)?)
+}
+
+fn check_ends(journals: &[Journal]) -> Result<(), Fault> {
+    let mut is_followed = false;
+    for journal in journals.iter().rev() {
+        journal.check_end(is_followed)?;
+        is_followed |= journal.batches.end > 0;
+    }
+    Ok(())
+}
+
+/// Checks the journals of a database that is closed, removes a torn batch at the end and makes sure
+/// that everything else is on disk.
+///
+/// # Errors
+/// A batch is damaged, or a journal is missing: nothing was changed. Or the disk cannot be written.
+pub fn secure(folder: &Path) -> Result<(), Fault> {
+    let journals = read(folder)?;
+    check_ends(&journals)?;
+    let secure =
+        |journal: &Journal| journal.secure().map_err(|error| Fault::of(&journal.path, &error));
+    journals.iter().try_for_each(secure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::{Disk as _, FaultKind, Table};
+    use crate::store::fjall_disk::tests::{closed, copy, keys, opened, put};
+
+    /// A store with a batch per name, as a crash leaves it, and its journal.
+    struct Crashed {
+        folder: tempfile::TempDir,
+        journal: Vec<u8>,
+        /// Begin and end of each of these batches.
+        batches: Vec<(usize, usize)>,
+    }
+
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+    impl Crashed {
+        fn new(value_bytes: usize) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = opened(&folder.path().join("live"));
+            let journal = |path: &Path| fs::read(path.join("data/0.jnl")).unwrap();
+            let end = || {
+                let bytes = journal(&folder.path().join("live"));
+                bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+            };
+            let mut batches = Vec::new();
+            for name in NAMES {
+                let begin = end();
+                // Values without zeros: a sector of zeros counts as torn.
+                disk.commit(vec![put(Table::Keys, name, &vec![7; value_bytes])]).unwrap();
+                batches.push((begin, end()));
+            }
+            copy(&folder.path().join("live"), &folder.path().join("dead"));
+            drop(disk);
+            let mut journal = journal(&folder.path().join("dead"));
+            // fjall allocates new journals in advance.
+            journal.resize(1 << 20, 0);
+            Crashed { folder, journal, batches }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("dead")
+        }
+
+        /// Starts with a changed journal. Returns the names that are there.
+        fn start(&self, journal: &[u8]) -> Result<Vec<String>, Fault> {
+            let path = self.folder.path().join("started");
+            let _ = fs::remove_dir_all(&path);
+            copy(&self.path(), &path);
+            fs::write(path.join("data/0.jnl"), journal).unwrap();
+            let disk = closed(&path);
+            let before = check(&path.join("data"));
+            let result = disk.reopen();
+            assert_eq!(before, result.clone(), "the check finds what the start finds");
+            if result.is_err() {
+                let now = fs::read(path.join("data/0.jnl")).unwrap();
+                assert!(now == journal, "a refused start changes nothing");
+            }
+            result.map(|()| {
+                let names = keys(&disk, Table::Keys);
+                disk.commit(vec![put(Table::Keys, "later", b"")]).unwrap();
+                drop(disk);
+                let again = keys(&opened(&path), Table::Keys);
+                assert_eq!(again.len(), names.len() + 1, "{again:?}");
+                names
+            })
+        }
+    }
+
+    #[test]
+    fn a_torn_batch_at_the_end_is_removed() {
+        let crashed = Crashed::new(40);
+        assert_eq!(crashed.start(&crashed.journal).unwrap(), NAMES);
+        let (begin, end) = crashed.batches[3];
+        for cut in [begin, begin + 1, begin + 13, begin + 20, (begin + end) / 2, end - 4, end - 1] {
+            let short = &crashed.journal[..cut];
+            assert_eq!(crashed.start(short).unwrap(), NAMES[..3], "cut at {cut}");
+            // The rest of the file was allocated in advance.
+            let padded = [short, &vec![0; crashed.journal.len() - cut]].concat();
+            assert_eq!(crashed.start(&padded).unwrap(), NAMES[..3], "zeros from {cut}");
+        }
+    }
+
+    #[test]
+    fn a_batch_with_sectors_that_were_never_written_is_torn() {
+        let crashed = Crashed::new(4000);
+        let (begin, end) = crashed.batches[3];
+        for hole in [begin / 512 * 512 + 512, end / 512 * 512 - 512] {
+            let mut journal = crashed.journal.clone();
+            journal[hole..hole + 512].fill(0);
+            assert_eq!(crashed.start(&journal).unwrap(), NAMES[..3], "hole at {hole}");
+        }
+        let mut journal = crashed.journal.clone();
+        journal[begin..begin / 512 * 512 + 512].fill(0);
+        assert_eq!(crashed.start(&journal).unwrap(), NAMES[..3], "hole at the begin");
+    }
+
+    #[test]
+    fn a_damaged_batch_before_others_is_refused_with_its_place() {
+        let crashed = Crashed::new(40);
+        for (begin, end) in crashed.batches[..3].iter().copied() {
+            for place in begin..end {
+                let mut journal = crashed.journal.clone();
+                journal[place] ^= 1 << (place % 8);
+                let fault = crashed.start(&journal).unwrap_err();
+                assert_eq!(fault.kind, FaultKind::Corrupt);
+                let is_named = fault.text.contains("data/0.jnl") && fault.text.contains("at byte");
+                assert!(is_named, "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_last_batch_is_refused_unless_its_end_is_missing() {
+        let crashed = Crashed::new(40);
+        let (begin, end) = crashed.batches[3];
+        for place in begin..end - MAGIC.len() {
+            let mut journal = crashed.journal.clone();
+            journal[place] ^= 1 << (place % 8);
+            match crashed.start(&journal) {
+                Err(fault) => assert_eq!(fault.kind, FaultKind::Corrupt, "{place}"),
+                // A higher sequence number does no harm.
+                Ok(names) => assert!((begin + 5..begin + 13).contains(&place), "{place} {names:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_batch_is_refused() {
+        let crashed = Crashed::new(40);
+        let (begin, end) = crashed.batches[1];
+        let last = crashed.batches[3].1;
+        let mut journal = crashed.journal.clone();
+        journal.copy_within(begin..end, last);
+        let fault = crashed.start(&journal).unwrap_err();
+        assert!(fault.text.contains("out of order"), "{fault}");
+    }
+
+    #[test]
+    fn a_damaged_end_of_a_journal_that_others_follow_and_a_missing_journal_are_refused() {
+        let crashed = Crashed::new(40);
+        let data = crashed.path().join("data");
+        let (begin, end) = crashed.batches[3];
+        // The last batch stands in a journal of its own.
+        fs::write(data.join("1.jnl"), &crashed.journal[begin..end]).unwrap();
+        fs::write(data.join("0.jnl"), &crashed.journal[..begin]).unwrap();
+        assert_eq!(check(&data), Ok(()));
+        fs::write(data.join("0.jnl"), &crashed.journal[..begin - 1]).unwrap();
+        let fault = check(&data).unwrap_err();
+        assert!(fault.text.contains("0.jnl: a batch before others is damaged"), "{fault}");
+        fs::write(data.join("1.jnl"), b"").unwrap();
+        assert_eq!(check(&data), Ok(()), "nothing follows");
+        fs::write(data.join("3.jnl"), b"").unwrap();
+        assert!(check(&data).unwrap_err().text.contains("2.jnl is missing"));
+        fs::write(data.join("x.jnl"), b"").unwrap();
+        assert!(check(&data).unwrap_err().text.contains("x.jnl is no journal"));
+    }
+}

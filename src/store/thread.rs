@@ -1,0 +1,509 @@
+//! The threads of the store: one serves the bus, one commits, and two read.
+//!
+//! Owns the threads and their wake-ups. Never decides: the state does. The invariants: the thread
+//! of the bus never waits for the disk; at most one batch is being committed; a thread that waits
+//! is woken by whoever makes its work.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::base::backoff::Backoff;
+use crate::base::failure::Failure;
+use crate::base::histogram;
+use crate::base::store_metrics::StoreMetrics;
+use crate::base::sys;
+use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
+use crate::model::message::{Message, Post as _, Rank};
+use crate::model::names::Names;
+use crate::model::storage::StoreWrite;
+use crate::store::batch::Batch;
+use crate::store::disk::{Disk, Fault, FaultKind};
+use crate::store::reading;
+use crate::store::state::StoreState;
+
+/// Threads that read.
+const READERS: usize = 2;
+/// Longest sleep of a thread.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Shortest and longest pause before the disk is opened anew.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What the threads share.
+struct Shared<D> {
+    disk: D,
+    names: Names,
+    metrics: Arc<StoreMetrics>,
+    bus: Arc<Bus>,
+    desk: Mutex<Desk>,
+    /// Wakes the thread that commits.
+    commits: Condvar,
+    /// Wakes the threads that read.
+    reads: Condvar,
+}
+
+/// The state, and its access to the bus.
+struct Desk {
+    state: StoreState,
+    port: BusPort,
+    is_stopping: bool,
+    /// Whether the thread that commits has ended.
+    is_finished: bool,
+}
+
+impl Desk {
+    /// Takes what lies in the inbox, and sends what has found room.
+    fn serve(&mut self) {
+        self.state.send_answers(&mut self.port);
+        while self.state.has_room()
+            && let Some(message) = self.port.take(Rank::Store)
+        {
+            self.state.take(message, &mut self.port);
+        }
+        self.state.send_answers(&mut self.port);
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the threads that have work, and then the shards that got messages or room.
+    fn leave(&self, mut desk: MutexGuard<'_, Desk>, wakes: &mut BusPort) {
+        wakes.add_wakes(desk.port.take_wakes());
+        let (commits, reads) = (desk.state.has_batch(), desk.state.has_read());
+        drop(desk);
+        if commits {
+            self.commits.notify_one();
+        }
+        if reads {
+            self.reads.notify_all();
+        }
+        wakes.wake_receivers();
+    }
+
+    /// A port for wake-ups and answers outside of the desk.
+    fn wakes(&self) -> BusPort {
+        self.bus.port(self.bus.store())
+    }
+
+    /// Wakes the thread of the bus.
+    fn ring(&self) {
+        if let Some(doorbell) = self.bus.consumer(self.bus.store()).doorbell() {
+            sys::ring_doorbell(doorbell);
+        }
+    }
+
+    /// Serves the bus until the store has stopped.
+    fn run_bus(&self) {
+        let consumer = self.bus.consumer(self.bus.store());
+        let mut wakes = self.wakes();
+        loop {
+            consumer.take_news();
+            let mut desk = self.desk();
+            if desk.is_finished {
+                return;
+            }
+            desk.serve();
+            self.leave(desk, &mut wakes);
+            sleep(&consumer);
+        }
+    }
+
+    /// Answers questions until the store stops.
+    fn run_reader(&self) {
+        let mut wakes = self.wakes();
+        let mut desk = self.desk();
+        loop {
+            let Some(read) = desk.state.next_read() else {
+                if desk.is_finished {
+                    return;
+                }
+                let waited = self.reads.wait_timeout(desk, PATIENCE);
+                desk = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            };
+            drop(desk);
+            let shard = read.shard;
+            let (answer, fault) = reading::answer(self.disk.view(), &self.names, read);
+            let counter = match answer.result {
+                Ok(_) => &self.metrics.reads,
+                Err(_) => &self.metrics.refused_reads,
+            };
+            counter.add_shared(1);
+            if let Some(fault) = fault {
+                let cure = fault.cure();
+                tracing::error!(target: "store", "cannot read {}: {fault}; {cure}", answer.channel);
+            }
+            wakes.send(shard, Message::StoreAnswer(Box::new(answer)));
+            wakes.wake_receivers();
+            desk = self.desk();
+        }
+    }
+}
+
+/// Waits for news of the bus.
+fn sleep(consumer: &ConsumerHandle) {
+    if consumer.prepare_to_sleep() {
+        if let Some(doorbell) = consumer.doorbell() {
+            sys::wait_for_doorbell(doorbell, PATIENCE);
+            sys::silence_doorbell(doorbell);
+        }
+        consumer.wake_up();
+    }
+}
+
+/// The thread that commits, and that opens the disk anew after a fault.
+struct Committer<D> {
+    shared: Arc<Shared<D>>,
+    wakes: BusPort,
+    backoff: Backoff,
+    /// A number that no stream has had as its generation.
+    generation: u64,
+    /// The fault that was logged and is not over.
+    fault: Option<FaultKind>,
+}
+
+impl<D: Disk> Committer<D> {
+    fn run(mut self) {
+        loop {
+            let shared = self.shared.clone();
+            let mut desk = shared.desk();
+            desk.serve();
+            let (batch, is_open) = (desk.state.next_batch(), desk.state.is_open());
+            let is_stopping = desk.is_stopping;
+            shared.leave(desk, &mut self.wakes);
+            match batch {
+                Some(batch) => self.commit(&batch),
+                None if is_stopping => return self.finish(),
+                None if is_open => self.idle(),
+                None => self.recover(),
+            }
+        }
+    }
+
+    /// Waits for a batch or the stop. Returns whether there is one.
+    fn wait(&self, time: Duration) -> bool {
+        let is_idle = |desk: &mut Desk| !desk.state.has_batch() && !desk.is_stopping;
+        let waited = self.shared.commits.wait_timeout_while(self.shared.desk(), time, is_idle);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    fn commit(&mut self, writes: &[StoreWrite]) {
+        let began = Instant::now();
+        match self.write(writes) {
+            Ok(()) => {
+                let mut desk = self.shared.desk();
+                let Desk { state, port, .. } = &mut *desk;
+                state.committed(port);
+                self.shared.leave(desk, &mut self.wakes);
+                let metrics = &self.shared.metrics;
+                let micros = began.elapsed().as_micros() as u64;
+                metrics.batches.add(1);
+                metrics.writes.add(writes.len() as u64);
+                metrics.batch_sizes.observe(&histogram::NUMBERS, writes.len() as u64, 1);
+                metrics.commit_micros.observe(&histogram::DURATIONS, micros, 1);
+                let longest = &metrics.longest_commit_micros;
+                longest.set(longest.get().max(micros));
+            }
+            Err(fault) => self.fail(&fault),
+        }
+    }
+
+    /// Writes a batch.
+    fn write(&mut self, writes: &[StoreWrite]) -> Result<(), Fault> {
+        let disk = &self.shared.disk;
+        let view = disk.view()?;
+        let mut batch = Batch::new(&view, reading::epochs(&view)?);
+        for write in writes {
+            self.generation = self.generation.wrapping_add(1);
+            batch.add(write, self.generation)?;
+        }
+        let (publications, bytes) = (batch.publications(), batch.bytes());
+        let changes = batch.into_changes();
+        drop(view);
+        disk.commit(changes)?;
+        self.shared.metrics.publications.add(publications);
+        self.shared.metrics.bytes.add(bytes);
+        Ok(())
+    }
+
+    /// Waits for a batch. If none comes, looks for faults of work in the background.
+    fn idle(&mut self) {
+        if !self.wait(PATIENCE)
+            && let Err(fault) = self.shared.disk.probe()
+        {
+            self.fail(&fault);
+        }
+    }
+
+    /// Refuses everything until the disk is open again.
+    fn fail(&mut self, fault: &Fault) {
+        let mut desk = self.shared.desk();
+        let Desk { state, port, .. } = &mut *desk;
+        state.closed(port);
+        self.shared.leave(desk, &mut self.wakes);
+        self.shared.metrics.failures.add(1);
+        self.log(fault);
+    }
+
+    /// Logs a fault once, and again when its kind changes.
+    fn log(&mut self, fault: &Fault) {
+        if self.fault.replace(fault.kind) != Some(fault.kind) {
+            let cure = fault.cure();
+            tracing::error!(
+                target: "store",
+                "the store is unavailable, durable publishing answers error 100: {fault}; {cure}"
+            );
+        }
+    }
+
+    /// Waits for a while and tries to open the disk.
+    fn recover(&mut self) {
+        let pause = self.backoff.pause();
+        if self.wait(pause) {
+            return;
+        }
+        match self.shared.disk.reopen() {
+            Ok(()) => {
+                self.backoff.reset();
+                self.shared.desk().state.opened();
+                self.fault = None;
+                tracing::info!(target: "store", "the store is available");
+            }
+            Err(fault) => self.log(&fault),
+        }
+    }
+
+    /// Refuses everything from now on, closes the disk and ends all threads.
+    fn finish(self) {
+        let mut desk = self.shared.desk();
+        let Desk { state, port, .. } = &mut *desk;
+        state.closed(port);
+        drop(desk);
+        if let Err(fault) = self.shared.disk.close() {
+            let cure = fault.cure();
+            tracing::error!(target: "store", "cannot write tables at the end: {fault}; {cure}");
+        }
+        self.shared.desk().is_finished = true;
+        self.shared.reads.notify_all();
+        self.shared.ring();
+    }
+}
+
+/// The running threads of a store.
+pub struct StoreThread {
+    stop: Box<dyn FnOnce() + Send>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl StoreThread {
+    /// Finishes what lies in the inbox, writes the tables and ends the threads.
+    pub fn stop(self) {
+        (self.stop)();
+        for thread in self.threads {
+            // A panic of a thread ends the process, except in a test.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the threads of a store on its endpoint of the bus. `is_open` says whether the disk is
+/// open already.
+///
+/// # Errors
+/// The kernel starts no thread, or has no random numbers.
+pub fn start<D: Disk>(
+    disk: D,
+    is_open: bool,
+    (bus, names): (Arc<Bus>, Names),
+    metrics: Arc<StoreMetrics>,
+) -> Result<StoreThread, Failure> {
+    let no_random = |error| {
+        let cause = format!("the kernel has no random numbers: {error}");
+        Failure::new(cause, "allow the system call getrandom")
+    };
+    let generation = u64::from_ne_bytes(sys::random().map_err(no_random)?);
+    let mut state = StoreState::new(usize::from(bus.control()), names, metrics.clone());
+    if is_open {
+        state.opened();
+    }
+    let port = bus.port(bus.store());
+    let desk = Mutex::new(Desk { state, port, is_stopping: false, is_finished: false });
+    let (commits, reads) = (Condvar::new(), Condvar::new());
+    let shared = Arc::new(Shared { disk, names, metrics, bus, desk, commits, reads });
+    let wakes = shared.wakes();
+    let backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let committer = Committer { shared: shared.clone(), wakes, backoff, generation, fault: None };
+    let mut threads = vec![spawn("store-commit", move || committer.run())?];
+    let bus_end = shared.clone();
+    threads.push(spawn("store", move || bus_end.run_bus())?);
+    for _ in 0..READERS {
+        let reader = shared.clone();
+        threads.push(spawn("store-read", move || reader.run_reader())?);
+    }
+    let stop = Box::new(move || {
+        shared.desk().is_stopping = true;
+        shared.commits.notify_one();
+    });
+    Ok(StoreThread { stop, threads })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        let cause = format!("cannot start thread {name}: {error}");
+        Failure::new(cause, "raise the limit on threads (`ulimit -u`, TasksMax=)")
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::message::{Endpoint, RANKS};
+    use crate::model::storage::{StoreFound, StoreQuery, StoreRead, StoreRefusal, StoreWritten};
+    use crate::store::batch::tests::{offsets, publish};
+    use crate::store::memory_disk::{CommitFault, MemoryDisk};
+    use crate::store::reading::tests::question;
+
+    /// A store on a bus of two shards whose inboxes nobody else serves.
+    pub(crate) struct Fixture {
+        pub(crate) bus: Arc<Bus>,
+        pub(crate) thread: Option<StoreThread>,
+        pub(crate) metrics: Arc<StoreMetrics>,
+    }
+
+    pub(crate) fn bus() -> Arc<Bus> {
+        Bus::new(2, 1, [16; RANKS], Box::new(|| {})).unwrap()
+    }
+
+    impl Fixture {
+        fn new(disk: impl Disk) -> Self {
+            let bus = bus();
+            let metrics = Arc::<StoreMetrics>::default();
+            disk.reopen().unwrap();
+            let names = Names::new([0; 16], 2);
+            let thread = start(disk, true, (bus.clone(), names), metrics.clone()).unwrap();
+            Fixture { bus, thread: Some(thread), metrics }
+        }
+
+        pub(crate) fn send(&self, shard: Endpoint, message: Message) {
+            let mut port = self.bus.port(shard);
+            let began = Instant::now();
+            while !port.reserve(self.bus.store(), Rank::Store) {
+                assert!(began.elapsed() < Duration::from_secs(10), "the store takes nothing");
+                std::thread::yield_now();
+            }
+            port.send(self.bus.store(), message);
+            port.wake_receivers();
+        }
+
+        pub(crate) fn write(&self, shard: Endpoint, serial: u64, term: u32) {
+            let write = StoreWrite { shard, serial, term, ..publish("a", serial, 1) };
+            self.send(shard, Message::StoreWrite(Box::new(write)));
+        }
+
+        fn take(&self, shard: Endpoint) -> Message {
+            let mut port = self.bus.port(shard);
+            let began = Instant::now();
+            loop {
+                if let Some(message) = port.take(Rank::Store) {
+                    port.wake_receivers();
+                    return message;
+                }
+                assert!(began.elapsed() < Duration::from_secs(10), "no answer");
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+
+        /// Waits until the writes of a shard are answered up to a serial.
+        pub(crate) fn wait(&self, shard: Endpoint, serial: u64) -> StoreWritten {
+            loop {
+                match self.take(shard) {
+                    Message::StoreWritten(written) if written.through >= serial => return written,
+                    Message::StoreWritten(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        pub(crate) fn load(&self, shard: Endpoint) -> Result<StoreFound, StoreRefusal> {
+            let query = StoreQuery::Load { limit: 10, bytes: 1 << 20 };
+            let read = StoreRead { shard, ..question("a", 0, query) };
+            self.send(shard, Message::StoreRead(Box::new(read)));
+            match self.take(shard) {
+                Message::StoreAnswer(answer) => answer.result,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        pub(crate) fn top(&self) -> u64 {
+            let Ok(StoreFound::Stream(stream)) = self.load(1) else { panic!("a stream") };
+            let newest = stream.newest.last().and_then(|stored| stored.publication.offset());
+            assert_eq!(newest, stream.record.as_ref().map(|record| record.top));
+            newest.unwrap_or(0)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            if let Some(thread) = self.thread.take() {
+                thread.stop();
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_failed_commit_the_disk_is_opened_anew_and_writes_are_kept_again() {
+        let disk = MemoryDisk::default();
+        disk.plan_commits([None, Some(CommitFault::Lost(FaultKind::Io))]);
+        let fixture = Fixture::new(disk.clone());
+        disk.plan_opens([FaultKind::Full, FaultKind::Full]);
+        fixture.write(0, 1, 0);
+        assert!(fixture.wait(0, 1).kept);
+        fixture.write(0, 2, 0);
+        let failed = StoreWritten { through: 2, term: 0, kept: false, touched: true };
+        assert_eq!(fixture.wait(0, 2), failed);
+        assert_eq!(fixture.metrics.accepts.get(), 0);
+        assert!(fixture.load(1).is_err(), "refused while the disk is closed");
+        let mut serial = 2;
+        for term in 1.. {
+            serial += 1;
+            fixture.write(0, serial, term);
+            if fixture.wait(0, serial).kept {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(serial > 3, "some writes are refused meanwhile");
+        assert_eq!((fixture.top(), fixture.metrics.accepts.get()), (serial, 1));
+        assert_eq!(fixture.metrics.failures.get(), 1);
+    }
+
+    #[test]
+    fn a_fault_in_the_background_is_found_without_a_write() {
+        let disk = MemoryDisk::default();
+        let fixture = Fixture::new(disk.clone());
+        disk.plan_probe(FaultKind::Full);
+        let began = Instant::now();
+        while fixture.metrics.failures.get() == 0 || fixture.metrics.accepts.get() == 0 {
+            assert!(began.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fixture.write(0, 1, 0);
+        assert!(fixture.wait(0, 1).kept);
+    }
+
+    #[test]
+    fn a_stop_finishes_what_lies_in_the_inbox() {
+        let disk = MemoryDisk::default();
+        let mut fixture = Fixture::new(disk.clone());
+        for serial in 1..=10 {
+            fixture.write(1, serial, 0);
+        }
+        fixture.thread.take().unwrap().stop();
+        assert_eq!(fixture.wait(1, 10).through, 10);
+        disk.reopen().unwrap();
+        assert_eq!(offsets(&disk, "a").len(), 10);
+    }
+}
