@@ -20,11 +20,20 @@ const REMAINS_MAX: usize = 512;
 /// Idempotency keys that a step removes.
 const KEYS_MAX: usize = 512;
 
+/// Publications that do not belong to the stream of their channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Their offsets.
+    pub offsets: Vec<u64>,
+}
+
 /// What a batch removes beside the changes of homes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Cleanup {
-    /// Publications that do not belong to the stream of their channel.
-    pub remains: Vec<(Arc<str>, Vec<u64>)>,
+    /// Publications.
+    pub remains: Vec<Remains>,
     /// Keys on disk of idempotency keys that have expired.
     pub keys: Vec<Vec<u8>>,
 }
@@ -88,7 +97,7 @@ impl Housekeeper {
     }
 
     /// Goes from channel to channel, not from publication to publication.
-    fn walk_publications(&mut self, view: &impl View) -> Result<Vec<(Arc<str>, Vec<u64>)>, Fault> {
+    fn walk_publications(&mut self, view: &impl View) -> Result<Vec<Remains>, Fault> {
         let (mut remains, mut found) = (Vec::new(), 0);
         for _ in 0..CHANNELS {
             let mut first = None;
@@ -104,7 +113,7 @@ impl Housekeeper {
             let offsets = remains_of(view, &channel, REMAINS_MAX - found)?;
             found += offsets.len();
             if !offsets.is_empty() {
-                remains.push((channel.clone(), offsets));
+                remains.push(Remains { channel: channel.clone(), offsets });
             }
             if found >= REMAINS_MAX {
                 // The next step goes on with this channel.
@@ -212,11 +221,11 @@ mod tests {
         let (mut gone, mut many) = (Vec::new(), Vec::new());
         for _ in 0..20 {
             let remains = keeper.step(&disk.view().unwrap(), 0).unwrap().cleanup.remains;
-            let found: usize = remains.iter().map(|(_, offsets)| offsets.len()).sum();
+            let found: usize = remains.iter().map(|found| found.offsets.len()).sum();
             assert!(found <= REMAINS_MAX);
             let view = disk.view().unwrap();
             let mut batch = Batch::new(&view, Epochs::new([0; 16]));
-            for (channel, offsets) in remains {
+            for Remains { channel, offsets } in remains {
                 batch.remove_remains(&channel, &offsets).unwrap();
                 match &*channel {
                     "gone" => gone.extend(offsets),

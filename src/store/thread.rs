@@ -19,7 +19,7 @@ use crate::model::names::Names;
 use crate::model::storage::StoreRead;
 use crate::store::batch::Batch;
 use crate::store::disk::{Disk, Fault, FaultKind};
-use crate::store::housekeeping::Housekeeper;
+use crate::store::housekeeping::{Housekeeper, Remains};
 use crate::store::reading;
 use crate::store::service::Service;
 use crate::store::state::{StoreState, Work};
@@ -272,7 +272,7 @@ impl<D: Disk> Committer<D> {
             self.generation = self.generation.wrapping_add(1);
             batch.add(write, self.generation)?;
         }
-        for (channel, offsets) in &work.cleanup.remains {
+        for Remains { channel, offsets } in &work.cleanup.remains {
             batch.remove_remains(channel, offsets)?;
         }
         for key in &work.cleanup.keys {

@@ -210,7 +210,7 @@ impl<R: Read> ArchiveReader<R> {
     ///
     /// # Errors
     /// The export is damaged or ends early.
-    pub fn next(&mut self) -> Result<Option<Entry>, Failure> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Failure> {
         if self.is_ended {
             return Ok(None);
         }
@@ -288,7 +288,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Vec<Entry>, Failure> {
         let mut reader = ArchiveReader::new(bytes)?;
         let mut found = Vec::new();
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = reader.next_entry()? {
             found.push(entry);
         }
         assert_eq!(reader.counts().streams, 2);

@@ -28,7 +28,7 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 pub fn check(disk: Option<&impl Disk>, from: impl Read) -> Result<(), Failure> {
     let mut archive = ArchiveReader::new(from)?;
     let view = disk.map(Disk::view).transpose().map_err(|fault| failure(&fault))?;
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.next_entry()? {
         let (Some(view), Entry::Stream(stream)) = (&view, entry) else { continue };
         let found = view.get(Table::Streams, &layout::stream_key(&stream.channel));
         if found.map_err(|fault| failure(&fault))?.is_some() {
@@ -58,7 +58,7 @@ pub fn write(disk: &impl Disk, from: impl Read, secret: [u8; 16]) -> Result<Coun
     import.put(table, mark.clone(), b"begun".to_vec())?;
     import.flush()?;
     let mut archive = ArchiveReader::new(from)?;
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.next_entry()? {
         import.add(entry)?;
     }
     import.flush()?;

@@ -136,7 +136,7 @@ pub fn export(path: &Path, to: impl Write) -> Result<Counts, Failure> {
     if let Some((_, from)) = ask(path, Request::Export)? {
         // The export is read while it is copied, so an early end is noticed.
         let mut archive = ArchiveReader::new(Copied { from, to: &mut to })?;
-        while archive.next()?.is_some() {}
+        while archive.next_entry()?.is_some() {}
         let counts = archive.counts();
         return to.flush().map(|()| counts).map_err(|error| export::unwritable(&error));
     }
@@ -333,7 +333,7 @@ mod tests {
         let mut bytes = Vec::new();
         assert_eq!(export(&path, &mut bytes).unwrap(), COUNTS);
         let mut archive = ArchiveReader::new(&bytes[..]).unwrap();
-        while archive.next().unwrap().is_some() {}
+        while archive.next_entry().unwrap().is_some() {}
         assert_eq!(archive.counts(), COUNTS);
         assert!(check(&path).unwrap().is_sound);
         // A publication that its stream does not have.
