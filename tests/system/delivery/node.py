@@ -93,8 +93,8 @@ class Node:
         assert status is None, f"the server ended by itself with status {status}:\n{self.end_of_log()}"
 
     def errors(self):
-        """Lines of the log that report an error."""
-        return [line for line in self.log.read_text(errors="replace").splitlines() if " [error] " in line]
+        """Errors of the store in the log."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if " [error] store:" in line]
 
     def end_of_log(self):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
