@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -179,22 +180,23 @@ class Run:
         assert not self.node.errors(), self.node.errors()
 
     async def run(self):
-        """Runs until the end or the first violation; returns the faults."""
+        """Runs until the end or the first violation; returns the faults. Ends what it started, also on a signal."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
         await self.link.open()
         self.api = cent.AsyncClient(f"http://{self.link.address}/api", KEY)
         task = asyncio.create_task(self.whole())
         failed = asyncio.create_task(self.ledger.failed.wait())
-        await asyncio.wait([task, failed], return_when=asyncio.FIRST_COMPLETED)
-        failed.cancel()
-        task.cancel()
-        [ended] = await asyncio.gather(task, return_exceptions=True)
-        faults = self.ledger.violations[:REPORTED]
-        if isinstance(ended, Exception):
-            faults.append(ended)
-        await self.api.close()
-        await self.link.close()
-        await self.node.abandon()
-        return faults
+        try:
+            await asyncio.wait([task, failed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
+            task.cancel()
+            [ended] = await asyncio.gather(task, return_exceptions=True)
+            await self.api.close()
+            await self.link.close()
+            await self.node.abandon()
+        return self.ledger.violations[:REPORTED] + [ended] * isinstance(ended, Exception)
 
 
 def parse():
