@@ -9,6 +9,7 @@ passes only if each subscriber has every acknowledged publication, in order, onc
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import random
 import shutil
@@ -46,12 +47,10 @@ class Run:
     def choice(self, name):
         return random.Random(f"{self.seed}/{name}")
 
-    async def pause(self, seconds):
-        """Sleeps, at most until the run stops."""
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            pass
+    async def pause(self, seconds, event=None):
+        """Sleeps, at most until the event, by default the end of the disturbances."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for((event or self.stopping).wait(), seconds)
 
     async def until(self, what, holds):
         end = time.monotonic() + PATIENCE
@@ -75,6 +74,10 @@ class Run:
             if self.stopping.is_set():
                 return self.node.check_alive()
             if choice.random() < 0.7:
+                # What was just acknowledged must be kept: often the kill comes right behind an acknowledgement.
+                if choice.random() < 0.7:
+                    self.ledger.next_acknowledgement.clear()
+                    await self.pause(1, self.ledger.next_acknowledgement)
                 await self.node.kill()
                 numbers["kills"] += 1
             else:

@@ -83,6 +83,7 @@ class Ledger:
         self.numbers = Counter()
         self.longest = {"recovery": 0, "pause": 0.0, "start": 0.0}
         self.last_acknowledgement = None
+        self.next_acknowledgement = asyncio.Event()
 
     def add(self, name, offset, epoch, has_keys):
         self.streams[name] = Stream(name, offset, epoch, has_keys)
@@ -117,6 +118,7 @@ class Ledger:
         self.longest["pause"] = max(self.longest["pause"], now - (self.last_acknowledgement or now))
         self.last_acknowledgement = now
         self.numbers["acknowledged"] += 1
+        self.next_acknowledgement.set()
 
     def place(self, channel, offset, ident):
         fault = self.streams[channel].place(offset, ident)
