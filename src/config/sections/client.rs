@@ -74,7 +74,9 @@ section! {
         /// Maximum number of subscriptions per client.
         channel_limit: u16 = 128,
         /// Maximum number of unsent bytes per client. The server closes a client that exceeds it as
-        /// a slow consumer (code 3008). Raise it for large bursts to slow networks.
+        /// a slow consumer (code 3008). Raise it for large bursts to slow networks, and for clients
+        /// that miss many publications: a larger recovery is refused, and the client gets
+        /// `recovered: false`.
         queue_max_size: usize = 1_048_576,
         /// Maximum number of publications that a client's history request returns.
         history_max_publication_limit: usize = 300,
