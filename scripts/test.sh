@@ -77,6 +77,7 @@ book        60     python                  | the book in docs, built by mdBook
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 feeds       900    release rabbitmq go pebble | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
+delivery    600    release npm python      | durable channels: retries with cent, SDKs that are cut, a server that is killed
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
@@ -153,6 +154,12 @@ step_keys() { node tests/sdk/keys.mjs; }
 step_feeds() {
     if [[ $SIZE == full ]]; then export DRUMLINE_FEED_KILLS=20; fi
     PEBBLE=$TARGET/tools/pebble cargo test "${TESTS[@]}" --test feeds
+}
+# Prints its seed.
+step_delivery() {
+    local seconds=60
+    if [[ $SIZE == full ]]; then seconds=1800; fi
+    .venv/bin/python tests/system/delivery "$DRUMLINE" --seconds "$seconds"
 }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }

@@ -237,7 +237,8 @@ impl Home {
         if self.durable.has_work() {
             self.continue_durable(post, budget);
         }
-        self.answer_presence_queries(post, budget)
+        let presence = self.answer_presence_queries(post, budget);
+        presence || self.durable.goes_on()
     }
 
     /// Whether [`Home::continue_work`] has something to do.
@@ -245,9 +246,9 @@ impl Home {
         !self.prepared.is_empty() || self.channels.presence_queries() > 0 || self.durable.has_work()
     }
 
-    /// Whether presence queries wait for their answers.
-    pub fn has_presence_queries(&self) -> bool {
-        self.channels.presence_queries() > 0
+    /// Whether work was begun that takes many turns: presence queries, or what the store kept.
+    pub fn is_unfinished(&self) -> bool {
+        self.channels.presence_queries() > 0 || self.durable.goes_on()
     }
 
     /// Continues the presence answers; returns whether the budget ended first.
@@ -335,6 +336,21 @@ impl Home {
     /// Whether the home holds no channel and no publication.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Number of writes, refusals, and channels that wait for the store.
+    pub fn store_waits(&self) -> usize {
+        self.durable.waits()
+    }
+
+    /// Memory of the writes and requests that wait for the store.
+    pub fn store_bytes(&self) -> usize {
+        self.durable.bytes()
+    }
+
+    /// Number of reasons to keep streams in memory.
+    pub fn pins(&self) -> usize {
+        self.channels.pins()
     }
 
     /// Number of users whose connections are counted.

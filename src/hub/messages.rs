@@ -146,7 +146,7 @@ impl Hub {
             | Message::StoreDue(_) => {
                 let handled = self.home.handle(message, post);
                 // Answers that take many turns begin in this turn.
-                self.unfinished |= self.home.has_presence_queries();
+                self.unfinished |= self.home.is_unfinished();
                 return handled;
             }
             Message::LookupReply(reply) => self.lookup_answered(*reply),

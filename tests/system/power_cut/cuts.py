@@ -33,7 +33,8 @@ class Recording:
         self.kinds = []
         for header, _ in records.read(path):
             if header["kind"] == "refused":
-                raise AssertionError(f"the recorder does not understand a call on the folder: {header}; add it to recorder.py")
+                what = f"the recorder does not understand a call on the folder: {header}"
+                raise AssertionError(f"{what}; add it to recorder.py")
             self.kinds.append(header["kind"])
         self.of_names = [at for at, kind in enumerate(self.kinds) if kind in CHANGES_OF_NAMES]
 
