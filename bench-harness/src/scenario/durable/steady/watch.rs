@@ -12,16 +12,20 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use drumline::base::sys::processors;
 
 use super::super::folder::{files, written_bytes};
+use crate::account::busy_ns;
 use crate::clock::RunClock;
-use crate::rows::value;
+use crate::rows::{number, value};
 use crate::scenario::hostile::get;
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(50);
 /// Prefix of the metrics of the store.
 const METRICS: &str = "drumline_store_";
+/// Ends of the names of metrics that say the same as another one.
+const UNTOLD: [&str; 4] = ["batch_writes_sum", "_count", "store_bytes_total", "writes_total"];
 /// Time around a moment that the words cover, in ns.
 const AROUND_NS: u64 = 200_000_000;
 
@@ -31,6 +35,8 @@ pub(super) struct Look {
     /// When, in ns since the start of the run.
     pub at_ns: u64,
     written: u64,
+    /// Time of all processes on all processors, in ns.
+    busy_ns: u64,
     /// Sizes of the files by path below the folder.
     files: BTreeMap<PathBuf, u64>,
     metrics: BTreeMap<String, f64>,
@@ -74,12 +80,13 @@ fn look(pid: u32, control: SocketAddr, store: &Path, clock: RunClock) -> Result<
     Ok(Look {
         at_ns: clock.now_ns(),
         written: written_bytes(pid)?,
+        busy_ns: busy_ns()?,
         files: sized.collect(),
         metrics: metrics(&get(control, "/metrics")?),
     })
 }
 
-/// The metrics of the store; histograms by their sum and count alone.
+/// The metrics of the store; histograms by their sum and count.
 fn metrics(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| line.starts_with(METRICS) && !line.contains("_bucket{"));
     let pairs = lines.filter_map(|line| line.rsplit_once(' '));
@@ -101,9 +108,11 @@ pub(super) fn describe(looks: &[Look], from_ns: u64, to_ns: u64) -> Result<Strin
     let made = after.files.iter().filter(|(path, _)| !before.files.contains_key(*path));
     let made: Vec<u64> = made.map(|(_, bytes)| *bytes).collect();
     let removed = before.files.keys().filter(|path| !after.files.contains_key(*path)).count();
+    let busy = after.busy_ns.saturating_sub(before.busy_ns) as f64 / 1e9;
     let mut told = format!(
-        "in the {spell:.2} s around it {} were written to the disk ({} is usual), {} files were \
-         made ({}) and {removed} removed",
+        "in the {spell:.2} s around it the processors were busy for {:.0}%, {} were written to the \
+         disk ({} is usual), {} files were made ({}) and {removed} removed",
+        busy / (spell * processors() as f64).max(f64::EPSILON) * 100.0,
         value(written, "bytes"),
         value(usual, "bytes"),
         made.len(),
@@ -111,8 +120,9 @@ pub(super) fn describe(looks: &[Look], from_ns: u64, to_ns: u64) -> Result<Strin
     );
     for (name, now) in &after.metrics {
         let changed = now - before.metrics.get(name).unwrap_or(&0.0);
-        if changed != 0.0 {
-            told.push_str(&format!("; {name} {changed:+}"));
+        if changed != 0.0 && UNTOLD.iter().all(|untold| !name.ends_with(untold)) {
+            let name = name.trim_start_matches(METRICS);
+            told.push_str(&format!("; {name} +{}", number(changed)));
         }
     }
     Ok(told)
@@ -124,11 +134,14 @@ mod tests {
 
     #[test]
     fn a_moment_is_described_by_the_looks_around_it() {
-        let look = |ms: u64, written: u64, files: &[(&str, u64)], flushes: f64| Look {
+        let look = |ms: u64, written: u64, files: &[(&str, u64)], failures: f64| Look {
             at_ns: ms * 1_000_000,
             written,
+            busy_ns: ms * 1_000_000 * processors() as u64 / 4,
             files: files.iter().map(|(name, bytes)| (PathBuf::from(name), *bytes)).collect(),
-            metrics: BTreeMap::from([("drumline_store_flushes_total".to_owned(), flushes)]),
+            metrics: ["failures_total", "commit_duration_seconds_count"]
+                .map(|name| (format!("{METRICS}{name}"), failures))
+                .into(),
         };
         let looks = [
             look(0, 0, &[("a", 1)], 0.0),
@@ -137,9 +150,9 @@ mod tests {
             look(9_000, 9_000, &[("b", 5)], 1.0),
         ];
         let told = describe(&looks, 1_300_000_000, 1_500_000_000).unwrap();
-        let wanted = "in the 1.00 s around it 8,000 bytes were written to the disk (1,000 bytes is \
-                      usual), 2 files were made (12 bytes) and 1 removed; \
-                      drumline_store_flushes_total +1";
+        let wanted = "in the 1.00 s around it the processors were busy for 25%, 8,000 bytes were \
+                      written to the disk (1,000 bytes is usual), 2 files were made (12 bytes) \
+                      and 1 removed; failures_total +1";
         assert_eq!(told, wanted);
         assert!(describe(&looks, 8_900_000_000, 9_900_000_000).unwrap().contains("and 1 removed"));
         assert!(describe(&[], 0, 1).is_err());
