@@ -302,6 +302,11 @@ impl View for FjallView<'_> {
 pub(crate) mod tests {
     use super::*;
 
+    /// A folder in memory if the system has a place for it: syncs of a busy disk take long.
+    pub(crate) fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
+
     /// An open disk in a folder.
     pub(crate) fn opened(path: &Path) -> FjallDisk {
         let disk = closed(path);
@@ -344,7 +349,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_batch_changes_all_tables_and_is_there_after_a_crash_and_after_a_close() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let (path, crashed) = (folder.path().join("a"), folder.path().join("b"));
         let disk = opened(&path);
         disk.commit(Table::ALL.map(|table| put(table, "k", b"1")).to_vec()).unwrap();
@@ -368,7 +373,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_scan_has_the_keys_of_its_range_in_both_orders() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         let names = ["a", "b", "c", "d"];
         disk.commit(names.map(|name| put(Table::Keys, name, b"")).to_vec()).unwrap();
@@ -389,7 +394,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_folder_is_used_by_one_process_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         assert_eq!(closed(folder.path()).reopen().unwrap_err().kind, FaultKind::Locked);
         disk.commit(vec![put(Table::Keys, "a", b"")]).unwrap();
@@ -399,7 +404,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_closed_disk_refuses_and_can_be_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         disk.close().unwrap();
         assert_eq!(disk.view().map(|_| ()).unwrap_err().kind, FaultKind::Closed);
@@ -414,7 +419,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_interrupted_creation_begins_again_and_a_missing_database_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let begun = Folder::new(folder.path().to_owned()).begin().unwrap();
         std::fs::write(begun.join("version"), "half").unwrap();
         let disk = opened(folder.path());
