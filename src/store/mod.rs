@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod disk;
 pub mod fjall_disk;
+mod fjall_log;
 pub mod folder;
 pub mod housekeeping;
 pub mod journals;
