@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use fjall::{
     AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable,
     Snapshot,
 };
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{StatVfs, StatVfsMountFlags};
 
 use crate::base::sys;
 use crate::store::disk::{Change, Disk, Fault, FaultKind, Order, Table, View, Visitor};
 use crate::store::folder::{self, Folder};
-use crate::store::{journals, layout, manifests};
+use crate::store::{fjall_log, journals, layout, manifests};
 
 /// Memory for blocks of tables.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -39,6 +39,9 @@ const WORKERS: usize = 2;
 const SEALED_MAX: usize = 2;
 /// Runs of the first level at which a commit waits. fjall itself waits at 30 in the same way.
 const RUNS_MAX: usize = 20;
+/// Commits while a table in memory is full, at which a commit waits. Each of them asks fjall to
+/// replace the table; its threads block each other if a thousand such messages wait.
+const FULL_MAX: u32 = 200;
 /// Pause between two looks at these numbers.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -46,10 +49,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// compaction must find room.
 pub const FREE_MIN: u64 = 64 << 20;
 
+/// What a closed database tells.
+const CLOSED: &str = "the store is closed";
+
 /// The open database.
 struct Tables {
     database: Database,
     keyspaces: [Keyspace; Table::ALL.len()],
+    /// Commits since a table in memory became full.
+    full: AtomicU32,
 }
 
 impl Tables {
@@ -76,15 +84,21 @@ impl Tables {
         };
         let [streams, publications, keys, state] = Table::ALL;
         let keyspaces = [open(streams)?, open(publications)?, open(keys)?, open(state)?];
-        Ok(Tables { database, keyspaces })
+        Ok(Tables { database, keyspaces, full: AtomicU32::new(0) })
     }
 
     /// Whether the background threads are behind.
     fn is_behind(&self) -> bool {
-        self.keyspaces.iter().any(|keyspace| {
+        let size = |keyspace: &Keyspace| keyspace.tree.active_memtable().size();
+        let largest = self.keyspaces.iter().map(size).max().unwrap_or(0);
+        if largest <= MEMTABLE_BYTES {
+            self.full.store(0, Ordering::Relaxed);
+        }
+        let waits = self.keyspaces.iter().any(|keyspace| {
             keyspace.sealed_memtable_count() >= SEALED_MAX
                 || keyspace.tree.l0_run_count() >= RUNS_MAX
-        })
+        });
+        waits || largest > 2 * MEMTABLE_BYTES || self.full.load(Ordering::Relaxed) >= FULL_MAX
     }
 
     fn probe(&self) -> fjall::Result<()> {
@@ -97,6 +111,7 @@ impl Tables {
             self.probe()?;
             std::thread::sleep(PAUSE);
         }
+        self.full.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -140,20 +155,25 @@ fn fault(path: &Path, error: &fjall::Error) -> Fault {
     }
 }
 
-/// The cause of a fault in a background thread, which fjall does not tell: a look at the file
-/// system finds the usual ones.
+/// The cause of a fault in a background thread: what fjall has logged, and what the file system
+/// tells of itself.
 fn background_fault(path: &Path) -> Fault {
-    let text = |what: &str| format!("{}: a background write failed: {what}", path.display());
+    let logged = fjall_log::take().unwrap_or_else(|| "a background write failed".to_owned());
+    let text = format!("{}: {logged}", path.display());
+    let is_damage = ["ChecksumMismatch", "Invalid", "Unrecoverable"];
     match rustix::fs::statvfs(path) {
         Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {
-            Fault::new(FaultKind::ReadOnly, text("the file system is read-only"))
+            Fault::new(FaultKind::ReadOnly, text)
         }
-        Ok(found) if found.f_bavail.saturating_mul(found.f_frsize) < FREE_MIN => {
-            Fault::new(FaultKind::Full, text("the file system is full"))
-        }
-        Ok(_) => Fault::new(FaultKind::Io, text("input/output error")),
-        Err(error) => Fault::new(FaultKind::Io, text(&error.to_string())),
+        Ok(found) if free(&found) < FREE_MIN => Fault::new(FaultKind::Full, text),
+        _ if is_damage.iter().any(|word| logged.contains(word)) => Fault::corrupt(text),
+        _ => Fault::new(FaultKind::Io, text),
     }
+}
+
+/// Free bytes of a file system.
+fn free(found: &StatVfs) -> u64 {
+    found.f_bavail.saturating_mul(found.f_frsize)
 }
 
 /// A fjall database in the folder of a store.
@@ -165,6 +185,10 @@ pub struct FjallDisk {
     may_create: AtomicBool,
     /// The lock of the folder, once it was taken.
     lock: Mutex<Option<File>>,
+    /// Whether the database closes: views end.
+    is_closing: AtomicBool,
+    /// Whether the last fault was a full disk.
+    was_full: AtomicBool,
 }
 
 impl FjallDisk {
@@ -172,8 +196,16 @@ impl FjallDisk {
     /// has none.
     pub fn new(folder: Folder) -> Self {
         let path = folder.data();
-        let (tables, lock) = (RwLock::new(None), Mutex::new(None));
-        FjallDisk { folder, path, tables, may_create: true.into(), lock }
+        fjall_log::install();
+        FjallDisk {
+            folder,
+            path,
+            tables: RwLock::new(None),
+            may_create: true.into(),
+            lock: Mutex::new(None),
+            is_closing: false.into(),
+            was_full: false.into(),
+        }
     }
 
     fn lock(&self) -> Result<(), Fault> {
@@ -198,18 +230,52 @@ impl FjallDisk {
 
     fn tables(&self) -> Result<OpenTables<'_>, Fault> {
         let guard = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let closed = || Fault::new(FaultKind::Closed, "the store is closed");
+        let closed = || Fault::new(FaultKind::Closed, CLOSED);
         let tables = guard.clone().ok_or_else(closed)?;
         Ok(OpenTables { tables, _guard: guard })
     }
 
     /// Takes the tables away once no thread uses them.
     fn take(&self) -> Option<Arc<Tables>> {
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).take()
+        self.is_closing.store(true, Ordering::Relaxed);
+        let taken = self.tables.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_closing.store(false, Ordering::Relaxed);
+        taken
     }
 
+    /// Notes a fault.
     fn fault(&self, error: &fjall::Error) -> Fault {
-        fault(&self.path, error)
+        let fault = fault(&self.path, error);
+        self.was_full.store(fault.kind == FaultKind::Full, Ordering::Relaxed);
+        fault
+    }
+
+    /// After the disk was full, waits for more room than the next write needs: otherwise the store
+    /// would become available and unavailable in turn.
+    fn check_room(&self) -> Result<(), Fault> {
+        let free = rustix::fs::statvfs(&self.path).map_or(u64::MAX, |found| free(&found));
+        if self.was_full.load(Ordering::Relaxed) && free < FREE_MIN {
+            let (path, free) = (self.path.display(), free >> 20);
+            let text = format!("{path}: {free} MiB are free, the store needs {}", FREE_MIN >> 20);
+            return Err(Fault::new(FaultKind::Full, text));
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Tables, Fault> {
+        manifests::check(&self.path)?;
+        journals::secure(&self.path)?;
+        folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
+        let tables = Tables::open(&self.path)?;
+        let mark = tables.of(Table::State).get(layout::IMPORT_KEY);
+        if mark.map_err(|error| self.fault(&error))?.is_some() {
+            let text = format!("an import into {} is not complete", self.folder.path().display());
+            return Err(Fault::corrupt(text));
+        }
+        let (table, key) = (Table::State, layout::TRIAL_KEY.to_vec());
+        let trial = tables.commit(vec![Change { table, key, value: Some(Vec::new()) }]);
+        trial.map_err(|error| self.fault(&error))?;
+        Ok(tables)
     }
 }
 
@@ -229,7 +295,7 @@ impl Disk for FjallDisk {
     fn view(&self) -> Result<FjallView<'_>, Fault> {
         let open = self.tables()?;
         let snapshot = open.tables.database.snapshot();
-        Ok(FjallView { snapshot, open, path: &self.path })
+        Ok(FjallView { snapshot, open, path: &self.path, is_closing: &self.is_closing })
     }
 
     fn probe(&self) -> Result<(), Fault> {
@@ -238,20 +304,16 @@ impl Disk for FjallDisk {
 
     fn reopen(&self) -> Result<(), Fault> {
         drop(self.take());
+        self.check_room()?;
         self.lock()?;
         if self.may_create.load(Ordering::Relaxed) && !self.folder.is_complete()? {
             self.create()?;
         }
-        manifests::check(&self.path)?;
-        journals::secure(&self.path)?;
-        folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
-        let tables = Tables::open(&self.path)?;
-        let mark = tables.of(Table::State).get(layout::IMPORT_KEY);
-        if mark.map_err(|error| self.fault(&error))?.is_some() {
-            let text = format!("an import into {} is not complete", self.folder.path().display());
-            return Err(Fault::corrupt(text));
-        }
+        let tables = self.open().inspect_err(|fault| {
+            self.was_full.store(fault.kind == FaultKind::Full, Ordering::Relaxed);
+        })?;
         self.may_create.store(false, Ordering::Relaxed);
+        self.was_full.store(false, Ordering::Relaxed);
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
         Ok(())
     }
@@ -267,6 +329,7 @@ pub struct FjallView<'a> {
     snapshot: Snapshot,
     open: OpenTables<'a>,
     path: &'a Path,
+    is_closing: &'a AtomicBool,
 }
 
 impl View for FjallView<'_> {
@@ -293,6 +356,9 @@ impl View for FjallView<'_> {
             if !visit(&key, &value)? {
                 break;
             }
+            if self.is_closing.load(Ordering::Relaxed) {
+                return Err(Fault::new(FaultKind::Closed, CLOSED));
+            }
         }
         Ok(())
     }
@@ -301,6 +367,11 @@ impl View for FjallView<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// A folder in memory if the system has a place for it: syncs of a busy disk take long.
+    pub(crate) fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
 
     /// An open disk in a folder.
     pub(crate) fn opened(path: &Path) -> FjallDisk {
@@ -344,7 +415,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_batch_changes_all_tables_and_is_there_after_a_crash_and_after_a_close() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let (path, crashed) = (folder.path().join("a"), folder.path().join("b"));
         let disk = opened(&path);
         disk.commit(Table::ALL.map(|table| put(table, "k", b"1")).to_vec()).unwrap();
@@ -368,7 +439,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_scan_has_the_keys_of_its_range_in_both_orders() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         let names = ["a", "b", "c", "d"];
         disk.commit(names.map(|name| put(Table::Keys, name, b"")).to_vec()).unwrap();
@@ -389,7 +460,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_folder_is_used_by_one_process_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         assert_eq!(closed(folder.path()).reopen().unwrap_err().kind, FaultKind::Locked);
         disk.commit(vec![put(Table::Keys, "a", b"")]).unwrap();
@@ -399,7 +470,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_closed_disk_refuses_and_can_be_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let disk = opened(folder.path());
         disk.close().unwrap();
         assert_eq!(disk.view().map(|_| ()).unwrap_err().kind, FaultKind::Closed);
@@ -414,7 +485,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_interrupted_creation_begins_again_and_a_missing_database_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let begun = Folder::new(folder.path().to_owned()).begin().unwrap();
         std::fs::write(begun.join("version"), "half").unwrap();
         let disk = opened(folder.path());

@@ -295,7 +295,7 @@ pub fn secure(folder: &Path) -> Result<(), Fault> {
 mod tests {
     use super::*;
     use crate::store::disk::{Disk as _, FaultKind, Table};
-    use crate::store::fjall_disk::tests::{closed, copy, keys, opened, put};
+    use crate::store::fjall_disk::tests::{closed, copy, folder, keys, opened, put};
 
     /// A store with a batch per name, as a crash leaves it, and its journal.
     struct Crashed {
@@ -309,7 +309,7 @@ mod tests {
 
     impl Crashed {
         fn new(value_bytes: usize) -> Self {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = folder();
             let disk = opened(&folder.path().join("live"));
             let journal = |path: &Path| fs::read(path.join("data/0.jnl")).unwrap();
             let end = || {

@@ -24,6 +24,8 @@ pub const CHANNEL_MAX: usize = u16::MAX as usize - 64;
 const OWN: u8 = 0;
 /// Key of the secret of the store.
 pub const SECRET_KEY: &[u8] = &[OWN, b's'];
+/// Key of the value that tries out whether the disk can be written.
+pub const TRIAL_KEY: &[u8] = &[OWN, b't'];
 /// Key of the mark of an import that is not complete.
 pub const IMPORT_KEY: &[u8] = &[OWN, b'i'];
 

@@ -89,11 +89,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 mod tests {
     use super::*;
     use crate::store::disk::{Disk as _, FaultKind};
-    use crate::store::fjall_disk::tests::{closed, copy, keys, opened, put};
+    use crate::store::fjall_disk::tests::{closed, copy, folder, keys, opened, put};
 
     #[test]
     fn a_missing_or_damaged_file_is_refused_by_its_name_and_nothing_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
         let disk = opened(&good);
         disk.commit(vec![put(Table::Streams, "a", b"1")]).unwrap();
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_fjall_does_not_know_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         drop(opened(folder.path()));
         for name in ["data/keyspaces/x", "data/keyspaces/1/tables/9"] {
             let path = folder.path().join(name);

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod disk;
 pub mod fjall_disk;
+mod fjall_log;
 pub mod folder;
 pub mod housekeeping;
 pub mod journals;
@@ -112,6 +113,7 @@ mod tests {
     use crate::model::message::Message;
     use crate::model::storage::{StoreWrite, StoreWritten};
     use crate::store::batch::tests::publish;
+    use crate::store::fjall_disk::tests::folder;
     use crate::store::thread::tests::{Fixture, bus};
 
     /// A running store in a folder.
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let options = StoreOptions { path: folder.path().join("store") };
         for round in 0..3u64 {
             let store = running(&options);

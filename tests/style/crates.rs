@@ -89,7 +89,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("link", &["tokio", "tracing"]),
     (
         "store",
-        &["fjall", "memchr", "prost", "rustix", "siphasher", "tempfile", "tracing", "xxhash_rust"],
+        &[
+            "fjall",
+            "log",
+            "memchr",
+            "prost",
+            "rustix",
+            "siphasher",
+            "tempfile",
+            "tracing",
+            "xxhash_rust",
+        ],
     ),
     (
         "feeds",

@@ -222,7 +222,7 @@ mod tests {
     use crate::store::batch::Batch;
     use crate::store::batch::tests::publish;
     use crate::store::disk::{Change, Table};
-    use crate::store::fjall_disk::tests::opened as disk_in;
+    use crate::store::fjall_disk::tests::{folder as temporary, opened as disk_in};
     use crate::store::layout;
     use crate::store::reading::{self, tests::question};
     use crate::store::service::Service;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_import_has_what_was_exported_under_new_epochs() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let [old, new, file] = ["old", "new", "file"].map(|name| folder.path().join(name));
         filled(&old);
         assert_eq!(export_file(&old, &file).unwrap(), COUNTS);
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_import_changes_no_stream_of_a_store() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let [one, two, file] = ["one", "two", "file"].map(|name| folder.path().join(name));
         filled(&one);
         export_file(&one, &file).unwrap();
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_store_whose_import_was_interrupted_does_not_open() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let disk = disk_in(folder.path());
         let mut archive = archive::ArchiveWriter::new(Vec::new()).unwrap();
         let stream = archive::Stream { channel: "a".into(), record: b"\xff".to_vec() };
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn commands_ask_the_server_that_uses_the_store() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let path = folder.path().join("store");
         filled(&path);
         let disk = Arc::new(disk_in(&path));
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_check_finds_records_that_do_not_belong_together() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         filled(folder.path());
         let disk = disk_in(folder.path());
         let set = |table, key, value: &[u8]| Change { table, key, value: Some(value.to_vec()) };
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_folder_without_a_store_is_refused_by_its_name() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let missing = folder.path().join("none");
         assert!(stats(&missing).unwrap_err().cause.contains("none has no store"));
         assert!(!missing.exists());
