@@ -14,6 +14,7 @@ pub mod manifests;
 pub mod memory_disk;
 pub mod reading;
 pub mod records;
+pub mod snapshot;
 pub mod state;
 pub mod thread;
 mod weight;
