@@ -77,6 +77,7 @@ book        60     python                  | the book in docs, built by mdBook
 delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 feeds       900    release rabbitmq go pebble | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
+delivery    600    release npm python      | durable channels: retries with cent, SDKs that are cut, a server that is killed
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
@@ -93,7 +94,7 @@ client      300    release                 | a client that sends valid, half-val
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
-bench       900    release python nginx rabbitmq | drumline-bench million (ramp), one-to-one, ladder, showdown, feed and TLS, small
+bench       900    release python nginx rabbitmq redis | drumline-bench: million, one-to-one, ladder, showdown, feed, TLS, durable; small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 hostile     600    release                 | loads of attackers, small, with the bound of a pass; last, when nothing is built behind
 "
@@ -153,6 +154,12 @@ step_keys() { node tests/sdk/keys.mjs; }
 step_feeds() {
     if [[ $SIZE == full ]]; then export DRUMLINE_FEED_KILLS=20; fi
     PEBBLE=$TARGET/tools/pebble cargo test "${TESTS[@]}" --test feeds
+}
+# Prints its seed.
+step_delivery() {
+    local seconds=60
+    if [[ $SIZE == full ]]; then seconds=1800; fi
+    .venv/bin/python tests/system/delivery "$DRUMLINE" --seconds "$seconds"
 }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }
@@ -258,7 +265,8 @@ step_bench() {
         "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --parts headers,cases,latency \
             --results "$results" &&
         "$bench" feed --seconds 1 --rounds 1 --results "$results" &&
-        bench_tls "$bench" "$results"
+        bench_tls "$bench" "$results" &&
+        bench_durable "$bench" "$results"
 }
 
 # bench_tls PROGRAM RESULTS: TLS, half-open heads and scrapes, small.
@@ -271,6 +279,21 @@ bench_tls() {
         "$bench" scrape --connections 1000 --seconds 1 --results "$results" || return 1
     if [[ $SIZE == full ]]; then
         "$bench" slowloris --connections 2000 --rounds 2 --results "$results"
+    fi
+}
+
+# bench_durable PROGRAM RESULTS: durable channels, small. A lost publication fails the step. Histories in memory do not
+# survive a kill: the same checks must find that.
+bench_durable() {
+    local bench=$1 results=$2 kills=20
+    if [[ $SIZE == full ]]; then kills=1000; fi
+    "$bench" durable --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" durable-restart --publications 200000 --channels 2000 --seconds 1 --rounds 1 \
+            --results "$results" &&
+        "$bench" durable-kill --kills "$kills" --results "$results" || return 1
+    if "$bench" durable-kill --kills 4 --in-memory --results "$results/in-memory"; then
+        echo "durable-kill finds no loss although histories are in memory"
+        return 1
     fi
 }
 
@@ -301,6 +324,7 @@ need_faketime() { need_command faketime faketime; }
 need_rabbitmq() {
     need_command openssl openssl && need_command rabbitmq-server rabbitmq-server
 }
+need_redis() { need_command redis-server redis-server; }
 need_prometheus() { need_command prometheus prometheus; }
 need_openssl() { need_command openssl openssl; }
 need_testssl() { if [[ $SIZE == full ]]; then need_command testssl testssl.sh; fi; }

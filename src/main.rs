@@ -25,6 +25,8 @@ use drumline::model::message::TokenPurpose;
 use drumline::model::token::{self, TokenError};
 use drumline::process::preflight::{self, Severity};
 use drumline::process::server;
+use drumline::store::tools::archive::Counts;
+use drumline::store::tools::{self, Told};
 
 /// Exit status of a command that failed, and of a server that cannot start.
 const FAILED: u8 = 2;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         "hash-password" => hash_password(),
         "version" => say(format!("drumline {}\n", env!("CARGO_PKG_VERSION"))),
         "reload" => reload(matches),
+        "store" => store(matches),
         _ => serve(matches),
     };
     let code = done.unwrap_or_else(|Failure { cause, cure }| {
@@ -122,11 +125,47 @@ fn command() -> Command {
                 .about("Reload the configuration of the running server and wait for the outcome")
                 .arg(pid()),
         )
+        .subcommand(store_command())
         .subcommands(printing_commands())
         .subcommand(Command::new("version").about("Print the version"))
         .arg(config)
         .args(config::keys().iter().map(|key| flag(key).hide(true)))
         .args(config::foreign_flags().map(foreign_flag))
+}
+
+/// The commands about the store of durable channels.
+fn store_command() -> Command {
+    let path = Arg::new("path")
+        .long("path")
+        .value_name("FOLDER")
+        .value_parser(value_parser!(PathBuf))
+        .global(true)
+        .help("Folder of the store [default: store.path of the configuration]");
+    let file = Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf));
+    let file = file.required(true);
+    let export = file.clone().help("New file to write the export to; `-`: stdout");
+    Command::new("store")
+        .about("Check, count, export or import the store of durable channels")
+        .subcommand_required(true)
+        .arg(path)
+        .subcommand(
+            Command::new("check")
+                .about("Read every record of the store, also while a server uses it"),
+        )
+        .subcommand(
+            Command::new("stats")
+                .about("Count the records of the store, also while a server uses it"),
+        )
+        .subcommand(
+            Command::new("export")
+                .about("Write all streams to a file, also while a server uses the store")
+                .arg(export),
+        )
+        .subcommand(
+            Command::new("import")
+                .about("Read an export into a new folder, or into a store that no server uses")
+                .arg(file.help("File that `drumline store export` wrote")),
+        )
 }
 
 /// The commands that print or write texts about the configuration.
@@ -281,6 +320,45 @@ fn reload(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let pid = given.or_else(|| std::env::var("MAINPID").ok()?.parse().ok());
     let report = socket::request(pid)?;
     say(format!("configuration reloaded: {report}\n"))
+}
+
+/// Exit status 0: done; 1: the check has found faults; 2: it failed.
+fn store(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let Some((name, matches)) = matches.subcommand() else { return Ok(ExitCode::from(FAILED)) };
+    let path = match matches.get_one::<PathBuf>("path") {
+        Some(path) => path.clone(),
+        None => load(matches)?.config.store.path.into(),
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Failure::new(
+            "no store is named",
+            "set store.path, or name a folder by --path",
+        ));
+    }
+    let file = matches.try_get_one::<PathBuf>("file").ok().flatten().cloned().unwrap_or_default();
+    let counted = |what: &str, counts: Counts| {
+        let Counts { streams, publications, keys, values } = counts;
+        format!(
+            "{what} {streams} streams, {publications} publications, {keys} idempotency keys and \
+             {values} other values\n"
+        )
+    };
+    match name {
+        "check" => {
+            let Told { text, is_sound } = tools::check(&path)?;
+            say_and_end(&text, if is_sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        "stats" => say(tools::stats(&path)?.text),
+        "import" => say(counted("imported", tools::import(&path, &file)?)),
+        _ if file.as_os_str() == "-" => {
+            let output = log::data_output().map_err(|error| {
+                let cause = format!("cannot write to stdout: {error}");
+                Failure::new(cause, "raise the limit on descriptors")
+            })?;
+            tools::export(&path, output).map(|_| ExitCode::SUCCESS)
+        }
+        _ => say(counted("exported", tools::export_file(&path, &file)?)),
+    }
 }
 
 fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {

@@ -308,7 +308,13 @@ impl Clock {
         self.0.elapsed().as_micros() as u64
     }
 }
+
 /// ID of the user that the process acts as; 0: root.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// ID of the user of the process at the other end of a Unix socket.
+pub fn peer_user(socket: impl AsFd) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
 }

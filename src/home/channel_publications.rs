@@ -3,6 +3,7 @@
 //! Owns nothing: the channels are in [`Channels`]. Never sends a message.
 
 use crate::home::channels::Channels;
+use crate::home::durable::stored::Version;
 use crate::home::history::Stream;
 use crate::home::idempotency_keys::HOLD_TIME;
 use crate::model::message::{DuplicateGuard, Publish, ReplyTo};
@@ -40,9 +41,9 @@ impl PreparedPublication {
         &self.publication
     }
 
-    /// Whether the application gave the publication a version.
-    pub fn has_version(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| guard.version > 0)
+    /// The version that the application gave the publication, if any.
+    pub fn version(&self) -> Version {
+        self.guard.as_deref().and_then(version_of)
     }
 
     /// The idempotency key as the store has it, if there is one. `unix` is the time.
@@ -61,6 +62,11 @@ impl PreparedPublication {
             && self.channel() == &*request.channel
             && (same_key || both_versions)
     }
+}
+
+/// The version of a guard and its epoch, if there is one.
+pub fn version_of(guard: &DuplicateGuard) -> Version {
+    (guard.version > 0).then(|| Box::new((guard.version, guard.version_epoch.clone())))
 }
 
 impl Channels {

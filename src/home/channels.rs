@@ -121,6 +121,11 @@ impl Channels {
         self.channels.is_empty()
     }
 
+    /// Number of prepared publications, and of other reasons to keep streams.
+    pub fn pins(&self) -> usize {
+        self.channels.iter().map(|(_, channel)| channel.prepared as usize).sum()
+    }
+
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<u32> {
         let channels = &self.channels;
         self.table.find(hash, |at| *channels[*at as usize].name == *name).copied()

@@ -262,18 +262,21 @@ impl Home {
         if self.durable.has_work() {
             self.continue_durable(post, budget);
         }
-        let goes_on = self.answer_presence_queries(post, budget);
-        self.continue_snapshot(post, budget) || goes_on
+        let presence = self.answer_presence_queries(post, budget);
+        let snapshot = self.continue_snapshot(post, budget);
+        presence || snapshot || self.durable.goes_on()
     }
 
     /// Whether [`Home::continue_work`] has something to do.
     pub fn waits(&self) -> bool {
-        !self.prepared.is_empty() || self.has_long_answers() || self.durable.has_work()
+        let has_answers = self.channels.presence_queries() > 0 || self.saves.has_walk();
+        has_answers || !self.prepared.is_empty() || self.durable.has_work()
     }
 
-    /// Whether answers wait that can take many turns.
-    pub fn has_long_answers(&self) -> bool {
-        self.channels.presence_queries() > 0 || self.saves.has_walk()
+    /// Whether work was begun that takes many turns: presence queries, a part of the snapshot, or
+    /// what the store kept.
+    pub fn is_unfinished(&self) -> bool {
+        self.channels.presence_queries() > 0 || self.saves.has_walk() || self.durable.goes_on()
     }
 
     /// Continues the presence answers; returns whether the budget ended first.
@@ -361,6 +364,21 @@ impl Home {
     /// Whether the home holds no channel and no publication.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Number of writes, refusals, and channels that wait for the store.
+    pub fn store_waits(&self) -> usize {
+        self.durable.waits()
+    }
+
+    /// Memory of the writes and requests that wait for the store.
+    pub fn store_bytes(&self) -> usize {
+        self.durable.bytes()
+    }
+
+    /// Number of reasons to keep streams in memory.
+    pub fn pins(&self) -> usize {
+        self.channels.pins()
     }
 
     /// Number of users whose connections are counted.

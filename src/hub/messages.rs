@@ -147,7 +147,7 @@ impl Hub {
             | Message::SnapshotRequest(_) => {
                 let handled = self.home.handle(message, post);
                 // Answers that take many turns begin in this turn.
-                self.unfinished |= self.home.has_long_answers();
+                self.unfinished |= self.home.is_unfinished();
                 return handled;
             }
             Message::LookupReply(reply) => self.lookup_answered(*reply),

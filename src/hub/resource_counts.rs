@@ -48,6 +48,12 @@ pub struct ResourceCounts {
     pub backlog: usize,
     /// Times at which a connection may run its next command.
     pub rate_waits: usize,
+    /// Writes and channels that wait for the store, and answers that its failures owe.
+    pub store_waits: usize,
+    /// Bytes of memory of writes and requests that wait for the store.
+    pub store_bytes: usize,
+    /// Reasons to keep streams in memory.
+    pub pins: usize,
 }
 
 impl Hub {
@@ -77,6 +83,9 @@ impl Hub {
             outgoing: self.outgoing.len() + self.orders.len(),
             backlog: self.locals.backlog(),
             rate_waits: self.connections.command_rates.waits(),
+            store_waits: self.home.store_waits(),
+            store_bytes: self.home.store_bytes(),
+            pins: self.home.pins(),
         }
     }
 

@@ -120,6 +120,8 @@ pub enum StoreQuery {
         limit: usize,
         /// Maximum bytes of the publications.
         bytes: usize,
+        /// Offset of the oldest publication of the history; `None`: as the record says.
+        first: Option<u64>,
     },
     /// Publications of these offsets that have not expired.
     Range {

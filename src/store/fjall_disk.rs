@@ -246,6 +246,11 @@ impl Disk for FjallDisk {
         journals::secure(&self.path)?;
         folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
         let tables = Tables::open(&self.path)?;
+        let mark = tables.of(Table::State).get(layout::IMPORT_KEY);
+        if mark.map_err(|error| self.fault(&error))?.is_some() {
+            let text = format!("an import into {} is not complete", self.folder.path().display());
+            return Err(Fault::corrupt(text));
+        }
         self.may_create.store(false, Ordering::Relaxed);
         *self.tables.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
         Ok(())

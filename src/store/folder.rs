@@ -21,6 +21,8 @@ const FORMAT_NEW: &str = "FORMAT.new";
 /// File that the process that uses the store locks. fjall's own lock comes too late: the journals
 /// are checked and repaired before.
 const LOCK_FILE: &str = "LOCK";
+/// Socket of the server that uses the store.
+pub const SOCKET: &str = "control.sock";
 const FORMAT_WORDS: &str = "drumline store format ";
 /// Longest file of the format in bytes.
 const FORMAT_BYTES_MAX: u64 = 256;
@@ -102,7 +104,7 @@ impl Folder {
         };
         for entry in entries {
             let name = entry.map_err(|error| self.unreadable(&error))?.file_name();
-            let is_own = [LOST_AND_FOUND, LOCK_FILE, FORMAT_NEW, NEW_DATA]
+            let is_own = [LOST_AND_FOUND, LOCK_FILE, SOCKET, FORMAT_NEW, NEW_DATA]
                 .iter()
                 .any(|known| name == *known);
             // A snapshot can be there without a store, if the disk was full at the first start.

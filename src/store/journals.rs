@@ -327,7 +327,7 @@ mod tests {
             drop(disk);
             let mut journal = journal(&folder.path().join("dead"));
             // fjall allocates new journals in advance.
-            journal.resize(1 << 20, 0);
+            journal.resize(1 << 16, 0);
             Crashed { folder, journal, batches }
         }
 
@@ -338,25 +338,26 @@ mod tests {
         /// Starts with a changed journal. Returns the names that are there.
         fn start(&self, journal: &[u8]) -> Result<Vec<String>, Fault> {
             let path = self.folder.path().join("started");
-            let _ = fs::remove_dir_all(&path);
-            copy(&self.path(), &path);
-            fs::write(path.join("data/0.jnl"), journal).unwrap();
+            if !path.exists() {
+                copy(&self.path(), &path);
+            }
+            let file = path.join("data/0.jnl");
+            fs::write(&file, journal).unwrap();
             let disk = closed(&path);
             let before = check(&path.join("data"));
             let result = disk.reopen();
             assert_eq!(before, result.clone(), "the check finds what the start finds");
-            if result.is_err() {
-                let now = fs::read(path.join("data/0.jnl")).unwrap();
-                assert!(now == journal, "a refused start changes nothing");
+            if let Err(fault) = result {
+                assert!(fs::read(file).unwrap() == journal, "a refused start changes nothing");
+                return Err(fault);
             }
-            result.map(|()| {
-                let names = keys(&disk, Table::Keys);
-                disk.commit(vec![put(Table::Keys, "later", b"")]).unwrap();
-                drop(disk);
-                let again = keys(&opened(&path), Table::Keys);
-                assert_eq!(again.len(), names.len() + 1, "{again:?}");
-                names
-            })
+            let names = keys(&disk, Table::Keys);
+            disk.commit(vec![put(Table::Keys, "later", b"")]).unwrap();
+            drop(disk);
+            let again = keys(&opened(&path), Table::Keys);
+            assert_eq!(again.len(), names.len() + 1, "{again:?}");
+            fs::remove_dir_all(&path).unwrap();
+            Ok(names)
         }
     }
 

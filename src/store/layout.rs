@@ -24,8 +24,13 @@ pub const CHANNEL_MAX: usize = u16::MAX as usize - 64;
 const OWN: u8 = 0;
 /// Key of the secret of the store.
 pub const SECRET_KEY: &[u8] = &[OWN, b's'];
-/// Key of the value that tries out whether the disk can be written.
-pub const TRIAL_KEY: &[u8] = &[OWN, b't'];
+/// Key of the mark of an import that is not complete.
+pub const IMPORT_KEY: &[u8] = &[OWN, b'i'];
+
+/// The last bucket of idempotency keys.
+const BUCKET_MAX: u32 = u32::MAX - 1;
+/// A key behind all keys: names of channels are shorter, and buckets are before it.
+pub const LAST_KEY: [u8; 4] = [u8::MAX; 4];
 
 /// The key of a stream, and the first part of the keys of its publications.
 pub fn stream_key(channel: &str) -> Vec<u8> {
@@ -52,9 +57,7 @@ pub fn publication_keys(channel: &str, offsets: &Range<u64>) -> Range<Vec<u8>> {
 
 /// The first key behind all publications of a channel.
 pub fn publications_end(channel: &str) -> Vec<u8> {
-    let mut key = publication_key(channel, u64::MAX);
-    key.push(0);
-    key
+    next_key(publication_key(channel, u64::MAX))
 }
 
 /// The channel at the begin of a key, and the rest of the key.
@@ -72,7 +75,7 @@ pub fn split_publication_key(key: &[u8]) -> Option<(&str, u64)> {
 
 /// The minute at whose begin all idempotency keys of a bucket have expired.
 pub fn bucket_of(until: u64) -> u32 {
-    u32::try_from(until.div_ceil(MINUTE)).unwrap_or(u32::MAX)
+    u32::try_from(until.div_ceil(MINUTE)).unwrap_or(u32::MAX).min(BUCKET_MAX)
 }
 
 /// The first key of a bucket of idempotency keys.
@@ -111,6 +114,17 @@ pub fn end_of(prefix: &[u8]) -> Vec<u8> {
     }
     // No key is behind a prefix of the highest bytes alone: keys are shorter.
     vec![u8::MAX; usize::from(u16::MAX)]
+}
+
+/// The key behind a key.
+pub fn next_key(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// Whether a key of the table of small values belongs to the store itself.
+pub fn is_own(key: &[u8]) -> bool {
+    key.first() == Some(&OWN)
 }
 
 /// A key of the table of small values. `section` names the owner, never the store itself.

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod disk;
 pub mod fjall_disk;
 pub mod folder;
+pub mod housekeeping;
 pub mod journals;
 pub mod layout;
 pub mod manifests;
@@ -14,9 +15,11 @@ pub mod manifests;
 pub mod memory_disk;
 pub mod reading;
 pub mod records;
+pub mod service;
 pub mod snapshot;
 pub mod state;
 pub mod thread;
+pub mod tools;
 mod weight;
 
 use std::path::PathBuf;
@@ -29,6 +32,7 @@ use crate::model::names::Names;
 use crate::store::disk::Disk as _;
 use crate::store::fjall_disk::FjallDisk;
 use crate::store::folder::Folder;
+use crate::store::service::Service;
 use crate::store::thread::StoreThread;
 
 /// What the operator decides about the store.
@@ -41,6 +45,7 @@ pub struct StoreOptions {
 /// A store whose folder is checked, and whose threads do not run yet.
 pub struct Store {
     disk: FjallDisk,
+    path: PathBuf,
     is_open: bool,
     metrics: Arc<StoreMetrics>,
 }
@@ -74,7 +79,7 @@ impl Store {
             }
         };
         let metrics = Arc::new(StoreMetrics::default());
-        Ok(Store { disk, is_open, metrics })
+        Ok(Store { disk, path: options.path.clone(), is_open, metrics })
     }
 
     /// Metrics of the store.
@@ -87,8 +92,18 @@ impl Store {
     /// # Errors
     /// The kernel starts no thread.
     pub fn run(self, bus: Arc<Bus>, names: Names) -> Result<StoreThread, Failure> {
-        let Store { disk, is_open, metrics } = self;
-        thread::start(disk, is_open, (bus, names), metrics)
+        let Store { disk, path, is_open, metrics } = self;
+        let disk = Arc::new(disk);
+        let thread = thread::start(disk.clone(), is_open, (bus, names), metrics)?;
+        let service = Service::start(&path, disk).map_err(|error| {
+            tracing::warn!(
+                target: "store",
+                "`drumline store` cannot ask this server: cannot open a socket in {}: {error}; \
+                 let the server write to the folder and restart it",
+                path.display()
+            );
+        });
+        Ok(thread.with_service(service.ok()))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Answers to the questions of homes.
 //!
 //! Owns the reading of streams, publications and idempotency keys. Never writes. The invariants:
-//! an answer comes from one view of the disk; what has expired, and what lies before the first
-//! offset of a stream, is not part of it.
+//! an answer comes from one view of the disk; what has expired is not part of it. The home of a
+//! stream that is loaded knows its history better than the record, which can be ahead of the home
+//! or belong to a write that failed.
 
 use std::ops::Range;
 
@@ -45,8 +46,8 @@ pub fn answer<V: View>(
     let found = view.and_then(|view| {
         let reading = Reading { view, channel: &channel, hash: names.hash(&channel), now };
         match query {
-            StoreQuery::Load { limit, bytes } => {
-                Ok(Ok(StoreFound::Stream(reading.load(limit, bytes)?)))
+            StoreQuery::Load { limit, bytes, first } => {
+                Ok(Ok(StoreFound::Stream(reading.load((limit, bytes), first)?)))
             }
             StoreQuery::Range { offsets, limit, bytes, reverse } => {
                 let order = if reverse { Order::Descending } else { Order::Ascending };
@@ -77,7 +78,7 @@ impl<V: View> Reading<'_, V> {
         record.map(|record| records::read_stream(&record)).transpose()
     }
 
-    fn load(&self, limit: usize, bytes: usize) -> Result<LoadedStream, Fault> {
+    fn load(&self, limits: (usize, usize), first: Option<u64>) -> Result<LoadedStream, Fault> {
         let record = self.record()?;
         let ended = record.as_ref().filter(|record| record.ends <= self.now);
         let epoch = match (&record, ended) {
@@ -87,7 +88,10 @@ impl<V: View> Reading<'_, V> {
         };
         let record = record.filter(|record| record.ends > self.now);
         let (newest, alive) = match &record {
-            Some(record) => (self.newest(record, limit, bytes)?, self.alive(record)?),
+            Some(record) => {
+                let offsets = first.unwrap_or(record.first)..record.top.saturating_add(1);
+                (self.newest(record, &offsets, limits)?, self.alive(&offsets)?)
+            }
             None => (Vec::new(), None),
         };
         let oldest = self.oldest()?;
@@ -146,15 +150,15 @@ impl<V: View> Reading<'_, V> {
     fn newest(
         &self,
         record: &StreamRecord,
-        limit: usize,
-        bytes: usize,
+        offsets: &Range<u64>,
+        (limit, bytes): (usize, usize),
     ) -> Result<Vec<StoredPublication>, Fault> {
         let mut newest = Vec::new();
         let (mut next, mut left) = (record.top, bytes);
         if limit == 0 {
             return Ok(newest);
         }
-        self.publications(offsets_of(record), Order::Descending, |offset, value| {
+        self.publications(offsets.clone(), Order::Descending, |offset, value| {
             let stored = self.read(offset, record.epoch, value)?;
             let size = stored.publication.size();
             if offset != next || stored.expires <= self.now || size > left {
@@ -169,9 +173,9 @@ impl<V: View> Reading<'_, V> {
     }
 
     /// Offset and expiry of the oldest publication of the history that is alive.
-    fn alive(&self, record: &StreamRecord) -> Result<Option<(u64, u64)>, Fault> {
+    fn alive(&self, offsets: &Range<u64>) -> Result<Option<(u64, u64)>, Fault> {
         let (mut alive, mut seen) = (None, 0);
-        self.publications(offsets_of(record), Order::Ascending, |offset, value| {
+        self.publications(offsets.clone(), Order::Ascending, |offset, value| {
             let expires = records::read_expiry(value)?;
             seen += 1;
             let ends = expires > self.now || seen > EXPIRED_MAX;
@@ -187,16 +191,12 @@ impl<V: View> Reading<'_, V> {
         (limit, bytes): (usize, usize),
         order: Order,
     ) -> Result<Result<Vec<StoredPublication>, StoreRefusal>, Fault> {
-        let Some(record) = self.record()?.filter(|record| record.ends > self.now) else {
-            return Ok(Ok(Vec::new()));
-        };
-        let kept = offsets_of(&record);
-        let offsets = wanted.start.max(kept.start)..wanted.end.min(kept.end);
+        let Some(record) = self.record()? else { return Ok(Ok(Vec::new())) };
         let (mut found, mut left) = (Vec::new(), Some(bytes));
         if limit == 0 {
             return Ok(Ok(found));
         }
-        self.publications(offsets, order, |offset, value| {
+        self.publications(wanted, order, |offset, value| {
             let stored = self.read(offset, record.epoch, value)?;
             if stored.expires > self.now {
                 left = left.and_then(|left| left.checked_sub(stored.publication.size()));
@@ -245,11 +245,6 @@ impl<V: View> Reading<'_, V> {
     }
 }
 
-/// The offsets of a stream's history.
-fn offsets_of(record: &StreamRecord) -> Range<u64> {
-    record.first..record.top.saturating_add(1)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -272,7 +267,7 @@ pub(crate) mod tests {
     }
 
     fn load(disk: &MemoryDisk, channel: &str, now: u64) -> LoadedStream {
-        let all = StoreQuery::Load { limit: 100, bytes: 1 << 20 };
+        let all = StoreQuery::Load { limit: 100, bytes: 1 << 20, first: None };
         match ask(disk, channel, now, all).result {
             Ok(StoreFound::Stream(stream)) => stream,
             other => panic!("{other:?}"),
@@ -322,11 +317,23 @@ pub(crate) mod tests {
             (0, 1 << 20, vec![]),
         ];
         for (limit, bytes, expected) in cases {
-            let answer = ask(&disk, "a", 0, StoreQuery::Load { limit, bytes });
+            let answer = ask(&disk, "a", 0, StoreQuery::Load { limit, bytes, first: None });
             let Ok(StoreFound::Stream(found)) = answer.result else { panic!("a stream") };
             assert_eq!(offsets(&found.newest), expected, "{limit} {bytes}");
             assert_eq!(found.alive, Some((4, 500_000)), "does not depend on the limits");
         }
+    }
+
+    #[test]
+    fn a_load_begins_where_the_home_says_and_not_where_an_uncommitted_write_says() {
+        let loaded = |first| {
+            let query = StoreQuery::Load { limit: 100, bytes: 1 << 20, first: Some(first) };
+            let answer = ask(&stream(6), "a", 1000, query);
+            let Ok(StoreFound::Stream(found)) = answer.result else { panic!("a stream") };
+            (offsets(&found.newest), found.alive)
+        };
+        assert_eq!(loaded(2), (vec![7, 8, 9], Some((2, 500_000))));
+        assert_eq!(loaded(6), (vec![7, 8, 9], Some((7, 500_000))));
     }
 
     #[test]
@@ -366,11 +373,12 @@ pub(crate) mod tests {
         let disk = stream(6);
         let size = stored("a", 9, 0).publication.size();
         let cases = [
-            (0..100, 100, false, vec![4, 5, 7, 8, 9]),
-            (0..100, 100, true, vec![9, 8, 7, 5, 4]),
+            (4..10, 100, false, vec![4, 5, 7, 8, 9]),
+            (4..10, 100, true, vec![9, 8, 7, 5, 4]),
             (5..9, 2, false, vec![5, 7]),
             (5..9, 2, true, vec![8, 7]),
-            (1..4, 100, false, vec![]),
+            // A write that the home has not committed has moved the begin of the history to 4.
+            (2..6, 100, false, vec![2, 3, 4, 5]),
             (9..9, 100, false, vec![]),
             (10..u64::MAX, 100, true, vec![]),
             (0..100, 0, false, vec![]),
@@ -388,11 +396,10 @@ pub(crate) mod tests {
         let too_large = ask(&disk, "a", 0, range(2 * size - 1)).result;
         assert_eq!(too_large.err(), Some(StoreRefusal::TooLarge));
         assert!(ask(&disk, "a", 0, range(2 * size)).result.is_ok());
-        let Ok(StoreFound::Publications(ended)) = ask(&disk, "a", 1_000_000, range(9)).result
-        else {
+        let Ok(StoreFound::Publications(missing)) = ask(&disk, "c", 0, range(9)).result else {
             panic!("publications")
         };
-        assert!(ended.is_empty(), "the stream has ended");
+        assert!(missing.is_empty(), "there is no such stream");
     }
 
     #[test]
@@ -438,7 +445,7 @@ pub(crate) mod tests {
     fn a_record_that_cannot_be_decoded_refuses_the_question_and_is_reported() {
         let disk = stream(0);
         disk.set(Table::Streams, &layout::stream_key("a"), b"\xff");
-        let read = question("a", 0, StoreQuery::Load { limit: 1, bytes: 1000 });
+        let read = question("a", 0, StoreQuery::Load { limit: 1, bytes: 1000, first: None });
         let (answer, fault) = answer(disk.view(), &Names::new([0; 16], 1), read);
         assert_eq!(answer.result.err(), Some(StoreRefusal::Unavailable));
         assert_eq!(fault.unwrap().kind, FaultKind::Corrupt);

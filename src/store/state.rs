@@ -15,6 +15,7 @@ use crate::model::names::Names;
 use crate::model::storage::{
     StoreAnswer, StoreDue, StoreRead, StoreRefusal, StoreWrite, StoreWritten,
 };
+use crate::store::housekeeping::{Cleanup, Findings};
 use crate::store::weight;
 
 /// Maximum number of writes that wait for a batch; further ones wait in the inbox.
@@ -57,6 +58,15 @@ impl ShardDebts {
     }
 }
 
+/// The contents of a batch.
+#[derive(Debug)]
+pub struct Work {
+    /// Changes of streams.
+    pub writes: Vec<StoreWrite>,
+    /// What is removed beside.
+    pub cleanup: Cleanup,
+}
+
 /// The state of the store.
 pub struct StoreState {
     shards: Vec<ShardDebts>,
@@ -67,6 +77,8 @@ pub struct StoreState {
     /// Writes for the next batch.
     pending: Vec<StoreWrite>,
     pending_bytes: usize,
+    /// What the next batch removes beside.
+    cleanup: Cleanup,
     /// Whether a batch is being committed.
     is_committing: bool,
     /// Questions for the readers. Room for their answers is reserved.
@@ -85,6 +97,7 @@ impl StoreState {
             is_open: false,
             pending: Vec::new(),
             pending_bytes: 0,
+            cleanup: Cleanup::default(),
             is_committing: false,
             reads: VecDeque::new(),
             waiting_reads: 0,
@@ -151,25 +164,48 @@ impl StoreState {
         !self.reads.is_empty()
     }
 
-    /// Whether a batch can begin.
+    /// Whether a batch of writes can begin.
     pub fn has_batch(&self) -> bool {
-        self.is_open && !self.is_committing && !self.pending.is_empty()
+        self.can_commit() && !self.pending.is_empty()
     }
 
-    /// Begins the next batch. [`StoreState::committed`] or [`StoreState::closed`] ends it.
-    pub fn next_batch(&mut self) -> Option<Vec<StoreWrite>> {
-        if !self.has_batch() {
-            return None;
-        }
+    fn can_commit(&self) -> bool {
+        self.is_open && !self.is_committing
+    }
+
+    /// Begins the next batch, if there are writes. [`StoreState::committed`] or
+    /// [`StoreState::closed`] ends it.
+    pub fn next_batch(&mut self) -> Option<Work> {
+        self.has_batch().then(|| self.begin_batch())
+    }
+
+    /// Begins a batch that only removes, if there is something to remove.
+    pub fn next_cleanup(&mut self) -> Option<Work> {
+        let has_work = self.can_commit() && !self.cleanup.is_empty();
+        has_work.then(|| self.begin_batch())
+    }
+
+    fn begin_batch(&mut self) -> Work {
         self.is_committing = true;
         self.pending_bytes = 0;
-        let batch = std::mem::take(&mut self.pending);
-        for write in &batch {
+        let writes = std::mem::take(&mut self.pending);
+        for write in &writes {
             if let Some(debts) = self.shards.get_mut(usize::from(write.shard)) {
                 debts.committing = Some((write.serial, write.term));
             }
         }
-        Some(batch)
+        Work { writes, cleanup: std::mem::take(&mut self.cleanup) }
+    }
+
+    /// Takes what a step of the housekeeping has found.
+    pub fn take_findings(&mut self, findings: Findings, post: &mut impl Post) {
+        self.send_due(findings.due, post);
+        self.cleanup = findings.cleanup;
+    }
+
+    /// Whether the findings of the last step were taken up.
+    pub fn is_clean(&self) -> bool {
+        self.cleanup.is_empty()
     }
 
     /// The batch is on disk.
@@ -196,6 +232,7 @@ impl StoreState {
         self.is_open = false;
         self.metrics.accepts.set(0);
         self.end_batch(false);
+        self.cleanup = Cleanup::default();
         self.pending_bytes = 0;
         self.metrics.refused_writes.add(self.pending.len() as u64);
         for write in std::mem::take(&mut self.pending) {
@@ -246,7 +283,7 @@ impl StoreState {
 
     /// Asks the homes of these channels to remove what has expired. Channels of a home without
     /// room are left out: a later walk finds them again.
-    pub fn send_due(&mut self, channels: Vec<Arc<str>>, post: &mut impl Post) {
+    fn send_due(&mut self, channels: Vec<Arc<str>>, post: &mut impl Post) {
         let mut by_home: Vec<(Endpoint, Vec<Arc<str>>)> = Vec::new();
         for channel in channels {
             let home = self.names.home(self.names.hash(&channel));
@@ -281,7 +318,7 @@ mod tests {
     }
 
     fn read(shard: Endpoint, tag: u64) -> Message {
-        let query = StoreQuery::Load { limit: 1, bytes: 1 };
+        let query = StoreQuery::Load { limit: 1, bytes: 1, first: None };
         Message::StoreRead(Box::new(StoreRead { shard, tag, channel: "a".into(), now: 0, query }))
     }
 
@@ -298,8 +335,9 @@ mod tests {
         std::mem::take(&mut bus.sent).into_iter().filter_map(answer).collect()
     }
 
-    fn serials(batch: Option<Vec<StoreWrite>>) -> Vec<(Endpoint, u64)> {
-        batch.unwrap_or_default().iter().map(|write| (write.shard, write.serial)).collect()
+    fn serials(batch: Option<Work>) -> Vec<(Endpoint, u64)> {
+        let writes = batch.map(|batch| batch.writes).unwrap_or_default();
+        writes.iter().map(|write| (write.shard, write.serial)).collect()
     }
 
     #[test]
@@ -411,7 +449,7 @@ mod tests {
             state.take(write(0, serial + 1, 0), &mut bus);
         }
         assert!(!state.has_room());
-        assert_eq!(state.next_batch().map(|batch| batch.len()), Some(WRITES_MAX));
+        assert_eq!(state.next_batch().map(|batch| batch.writes.len()), Some(WRITES_MAX));
         assert!(state.has_room());
         for tag in 0..READS_MAX as u64 {
             assert!(state.has_room());
@@ -427,7 +465,8 @@ mod tests {
         let (mut state, mut bus) = (state(), Recorder::default());
         let names = Names::new([0; 16], 3);
         let channels: Vec<Arc<str>> = (0..20).map(|nth| format!("c{nth}").into()).collect();
-        state.send_due(channels.clone(), &mut bus);
+        let due = |due| Findings { due, ..Findings::default() };
+        state.take_findings(due(channels.clone()), &mut bus);
         let mut found = 0;
         for (to, message) in &bus.sent {
             let Message::StoreDue(due) = message else { panic!("{message:?}") };
@@ -436,7 +475,31 @@ mod tests {
         }
         assert_eq!((found, bus.sent.len()), (20, 3));
         bus.full = true;
-        state.send_due(channels, &mut bus);
+        state.take_findings(due(channels), &mut bus);
         assert_eq!(bus.sent.len(), 3, "a later walk finds them again");
+    }
+
+    #[test]
+    fn what_the_housekeeping_found_goes_into_the_next_batch_or_into_one_of_its_own() {
+        let (mut state, mut bus) = (state(), Recorder::default());
+        let findings = || {
+            let cleanup = Cleanup { keys: vec![b"k".to_vec()], remains: Vec::new() };
+            Findings { cleanup, ..Findings::default() }
+        };
+        assert!(state.next_cleanup().is_none());
+        state.take_findings(findings(), &mut bus);
+        assert!(!state.is_clean() && !state.has_batch(), "it does not hurry");
+        state.take(write(0, 1, 0), &mut bus);
+        let work = state.next_batch().unwrap();
+        assert_eq!((work.writes.len(), work.cleanup), (1, findings().cleanup));
+        assert!(state.is_clean());
+        state.committed(&mut bus);
+        state.take_findings(findings(), &mut bus);
+        let work = state.next_cleanup().unwrap();
+        assert_eq!((work.writes.len(), work.cleanup), (0, findings().cleanup));
+        assert!(state.next_cleanup().is_none());
+        state.take_findings(findings(), &mut bus);
+        state.closed(&mut bus);
+        assert!(state.is_clean(), "a later walk finds it again");
     }
 }

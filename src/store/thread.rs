@@ -16,22 +16,32 @@ use crate::base::sys;
 use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
 use crate::model::message::{Message, Post as _, Rank};
 use crate::model::names::Names;
-use crate::model::storage::StoreWrite;
+use crate::model::storage::StoreRead;
 use crate::store::batch::Batch;
 use crate::store::disk::{Disk, Fault, FaultKind};
+use crate::store::housekeeping::{Housekeeper, Remains};
 use crate::store::reading;
-use crate::store::state::StoreState;
+use crate::store::service::Service;
+use crate::store::state::{StoreState, Work};
 
 /// Threads that read.
 const READERS: usize = 2;
 /// Longest sleep of a thread.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Time without a write after which the thread that commits does other work.
+const IDLE_TIME: Duration = Duration::from_millis(200);
+/// Pause between two steps of the housekeeping.
+const STEP_PAUSE: Duration = Duration::from_millis(250);
+/// Pause when a walk over all streams has come to its end.
+const ROUND_PAUSE: Duration = Duration::from_secs(2);
+/// Shortest wait of a reader, while the other one makes a step.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 /// Shortest and longest pause before the disk is opened anew.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the threads share.
 struct Shared<D> {
-    disk: D,
+    disk: Arc<D>,
     names: Names,
     metrics: Arc<StoreMetrics>,
     bus: Arc<Bus>,
@@ -46,6 +56,10 @@ struct Shared<D> {
 struct Desk {
     state: StoreState,
     port: BusPort,
+    /// The walks over the tables; `None`: a reader makes a step.
+    housekeeper: Option<Housekeeper>,
+    /// When the next step is made.
+    next_step: Instant,
     is_stopping: bool,
     /// Whether the thread that commits has ended.
     is_finished: bool,
@@ -61,6 +75,13 @@ impl Desk {
             self.state.take(message, &mut self.port);
         }
         self.state.send_answers(&mut self.port);
+    }
+
+    /// The housekeeper, if a step is due and the findings of the last one were taken up.
+    fn take_step(&mut self) -> Option<Housekeeper> {
+        let is_due = self.state.is_open() && self.state.is_clean();
+        let is_due = is_due && self.next_step <= Instant::now();
+        if is_due { self.housekeeper.take() } else { None }
     }
 }
 
@@ -111,35 +132,65 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// Answers questions until the store stops.
+    /// Answers questions until the store stops, and does the housekeeping in between.
     fn run_reader(&self) {
         let mut wakes = self.wakes();
-        let mut desk = self.desk();
         loop {
-            let Some(read) = desk.state.next_read() else {
-                if desk.is_finished {
-                    return;
-                }
-                let waited = self.reads.wait_timeout(desk, PATIENCE);
-                desk = waited.unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            };
-            drop(desk);
-            let shard = read.shard;
-            let (answer, fault) = reading::answer(self.disk.view(), &self.names, read);
-            let counter = match answer.result {
-                Ok(_) => &self.metrics.reads,
-                Err(_) => &self.metrics.refused_reads,
-            };
-            counter.add_shared(1);
-            if let Some(fault) = fault {
-                let cure = fault.cure();
-                tracing::error!(target: "store", "cannot read {}: {fault}; {cure}", answer.channel);
+            let mut desk = self.desk();
+            if let Some(read) = desk.state.next_read() {
+                drop(desk);
+                self.answer(read, &mut wakes);
+            } else if desk.is_finished {
+                return;
+            } else if let Some(housekeeper) = desk.take_step() {
+                drop(desk);
+                self.keep_house(housekeeper, &mut wakes);
+            } else {
+                let time = desk.next_step.saturating_duration_since(Instant::now());
+                let time = time.clamp(SHORTEST_WAIT, PATIENCE);
+                drop(self.reads.wait_timeout(desk, time).unwrap_or_else(PoisonError::into_inner));
             }
-            wakes.send(shard, Message::StoreAnswer(Box::new(answer)));
-            wakes.wake_receivers();
-            desk = self.desk();
         }
+    }
+
+    fn answer(&self, read: StoreRead, wakes: &mut BusPort) {
+        let shard = read.shard;
+        let (answer, fault) = reading::answer(self.disk.view(), &self.names, read);
+        let counter = match answer.result {
+            Ok(_) => &self.metrics.reads,
+            Err(_) => &self.metrics.refused_reads,
+        };
+        counter.add_shared(1);
+        if let Some(fault) = fault {
+            let cure = fault.cure();
+            tracing::error!(target: "store", "cannot read {}: {fault}; {cure}", answer.channel);
+        }
+        wakes.send(shard, Message::StoreAnswer(Box::new(answer)));
+        wakes.wake_receivers();
+    }
+
+    /// Makes a step of the housekeeping.
+    fn keep_house(&self, mut housekeeper: Housekeeper, wakes: &mut BusPort) {
+        let found = self.disk.view().and_then(|view| housekeeper.step(&view, sys::unix_millis()));
+        let mut desk = self.desk();
+        let is_round = found.as_ref().map_or(true, |findings| findings.is_round);
+        match found {
+            Ok(findings) if desk.state.is_open() => {
+                let Desk { state, port, .. } = &mut *desk;
+                state.take_findings(findings, port);
+            }
+            Ok(_) => housekeeper = Housekeeper::default(),
+            Err(fault) => {
+                housekeeper = Housekeeper::default();
+                if fault.kind != FaultKind::Closed {
+                    let cure = fault.cure();
+                    tracing::error!(target: "store", "cannot walk over the store: {fault}; {cure}");
+                }
+            }
+        }
+        desk.housekeeper = Some(housekeeper);
+        desk.next_step = Instant::now() + if is_round { ROUND_PAUSE } else { STEP_PAUSE };
+        self.leave(desk, wakes);
     }
 }
 
@@ -190,9 +241,9 @@ impl<D: Disk> Committer<D> {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    fn commit(&mut self, writes: &[StoreWrite]) {
+    fn commit(&mut self, work: &Work) {
         let began = Instant::now();
-        match self.write(writes) {
+        match self.write(work) {
             Ok(()) => {
                 let mut desk = self.shared.desk();
                 let Desk { state, port, .. } = &mut *desk;
@@ -201,8 +252,9 @@ impl<D: Disk> Committer<D> {
                 let metrics = &self.shared.metrics;
                 let micros = began.elapsed().as_micros() as u64;
                 metrics.batches.add(1);
-                metrics.writes.add(writes.len() as u64);
-                metrics.batch_sizes.observe(&histogram::NUMBERS, writes.len() as u64, 1);
+                let writes = work.writes.len() as u64;
+                metrics.writes.add(writes);
+                metrics.batch_sizes.observe(&histogram::NUMBERS, writes, 1);
                 metrics.commit_micros.observe(&histogram::DURATIONS, micros, 1);
                 let longest = &metrics.longest_commit_micros;
                 longest.set(longest.get().max(micros));
@@ -212,13 +264,19 @@ impl<D: Disk> Committer<D> {
     }
 
     /// Writes a batch.
-    fn write(&mut self, writes: &[StoreWrite]) -> Result<(), Fault> {
+    fn write(&mut self, work: &Work) -> Result<(), Fault> {
         let disk = &self.shared.disk;
         let view = disk.view()?;
         let mut batch = Batch::new(&view, reading::epochs(&view)?);
-        for write in writes {
+        for write in &work.writes {
             self.generation = self.generation.wrapping_add(1);
             batch.add(write, self.generation)?;
+        }
+        for Remains { channel, offsets } in &work.cleanup.remains {
+            batch.remove_remains(channel, offsets)?;
+        }
+        for key in &work.cleanup.keys {
+            batch.remove_expired_key(key.clone());
         }
         let (publications, bytes) = (batch.publications(), batch.bytes());
         let changes = batch.into_changes();
@@ -229,11 +287,16 @@ impl<D: Disk> Committer<D> {
         Ok(())
     }
 
-    /// Waits for a batch. If none comes, looks for faults of work in the background.
+    /// Waits for a batch. If none comes, removes what the housekeeping has found, and looks for
+    /// faults of work in the background.
     fn idle(&mut self) {
-        if !self.wait(PATIENCE)
-            && let Err(fault) = self.shared.disk.probe()
-        {
+        if self.wait(IDLE_TIME) {
+            return;
+        }
+        let cleanup = self.shared.desk().state.next_cleanup();
+        if let Some(work) = cleanup {
+            self.commit(&work);
+        } else if let Err(fault) = self.shared.disk.probe() {
             self.fail(&fault);
         }
     }
@@ -296,11 +359,20 @@ impl<D: Disk> Committer<D> {
 pub struct StoreThread {
     stop: Box<dyn FnOnce() + Send>,
     threads: Vec<JoinHandle<()>>,
+    service: Option<Service>,
 }
 
 impl StoreThread {
+    /// The same threads, with the service for commands. The stop ends it first.
+    pub fn with_service(self, service: Option<Service>) -> Self {
+        StoreThread { service, ..self }
+    }
+
     /// Finishes what lies in the inbox, writes the tables and ends the threads.
     pub fn stop(self) {
+        if let Some(service) = self.service {
+            service.stop();
+        }
         (self.stop)();
         for thread in self.threads {
             // A panic of a thread ends the process, except in a test.
@@ -315,7 +387,7 @@ impl StoreThread {
 /// # Errors
 /// The kernel starts no thread, or has no random numbers.
 pub fn start<D: Disk>(
-    disk: D,
+    disk: Arc<D>,
     is_open: bool,
     (bus, names): (Arc<Bus>, Names),
     metrics: Arc<StoreMetrics>,
@@ -330,7 +402,14 @@ pub fn start<D: Disk>(
         state.opened();
     }
     let port = bus.port(bus.store());
-    let desk = Mutex::new(Desk { state, port, is_stopping: false, is_finished: false });
+    let desk = Mutex::new(Desk {
+        state,
+        port,
+        housekeeper: Some(Housekeeper::default()),
+        next_step: Instant::now(),
+        is_stopping: false,
+        is_finished: false,
+    });
     let (commits, reads) = (Condvar::new(), Condvar::new());
     let shared = Arc::new(Shared { disk, names, metrics, bus, desk, commits, reads });
     let wakes = shared.wakes();
@@ -347,7 +426,7 @@ pub fn start<D: Disk>(
         shared.desk().is_stopping = true;
         shared.commits.notify_one();
     });
-    Ok(StoreThread { stop, threads })
+    Ok(StoreThread { stop, threads, service: None })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
@@ -361,10 +440,12 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 pub(crate) mod tests {
     use super::*;
     use crate::model::message::{Endpoint, RANKS};
-    use crate::model::storage::{StoreFound, StoreQuery, StoreRead, StoreRefusal, StoreWritten};
+    use crate::model::storage::{StoreFound, StoreQuery, StoreRefusal, StoreWrite, StoreWritten};
     use crate::store::batch::tests::{offsets, publish};
+    use crate::store::disk::Table;
     use crate::store::memory_disk::{CommitFault, MemoryDisk};
     use crate::store::reading::tests::question;
+    use crate::store::{layout, records};
 
     /// A store on a bus of two shards whose inboxes nobody else serves.
     pub(crate) struct Fixture {
@@ -383,7 +464,8 @@ pub(crate) mod tests {
             let metrics = Arc::<StoreMetrics>::default();
             disk.reopen().unwrap();
             let names = Names::new([0; 16], 2);
-            let thread = start(disk, true, (bus.clone(), names), metrics.clone()).unwrap();
+            let thread =
+                start(Arc::new(disk), true, (bus.clone(), names), metrics.clone()).unwrap();
             Fixture { bus, thread: Some(thread), metrics }
         }
 
@@ -403,7 +485,17 @@ pub(crate) mod tests {
             self.send(shard, Message::StoreWrite(Box::new(write)));
         }
 
-        fn take(&self, shard: Endpoint) -> Message {
+        /// The next answer to a shard.
+        pub(crate) fn take(&self, shard: Endpoint) -> Message {
+            loop {
+                match self.take_any(shard) {
+                    Message::StoreDue(_) => {}
+                    answer => return answer,
+                }
+            }
+        }
+
+        fn take_any(&self, shard: Endpoint) -> Message {
             let mut port = self.bus.port(shard);
             let began = Instant::now();
             loop {
@@ -428,7 +520,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn load(&self, shard: Endpoint) -> Result<StoreFound, StoreRefusal> {
-            let query = StoreQuery::Load { limit: 10, bytes: 1 << 20 };
+            let query = StoreQuery::Load { limit: 10, bytes: 1 << 20, first: None };
             let read = StoreRead { shard, ..question("a", 0, query) };
             self.send(shard, Message::StoreRead(Box::new(read)));
             match self.take(shard) {
@@ -492,6 +584,31 @@ pub(crate) mod tests {
         }
         fixture.write(0, 1, 0);
         assert!(fixture.wait(0, 1).kept);
+    }
+
+    #[test]
+    fn the_housekeeping_asks_the_home_and_removes_what_belongs_to_no_stream() {
+        let disk = MemoryDisk::default();
+        let orphan = publish("gone", 1, 1).change.publication.unwrap();
+        let key = layout::publication_key("gone", 1);
+        disk.set(Table::Publications, &key, &records::write_publication(&orphan));
+        let fixture = Fixture::new(disk.clone());
+        // Its history expired long ago.
+        fixture.write(0, 1, 0);
+        fixture.wait(0, 1);
+        let home = Names::new([0; 16], 2);
+        let due = loop {
+            if let Message::StoreDue(due) = fixture.take_any(home.home(home.hash("a"))) {
+                break due;
+            }
+        };
+        assert_eq!(due.channels, [Arc::from("a")]);
+        let began = Instant::now();
+        while !offsets(&disk, "gone").is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(offsets(&disk, "a"), [1]);
     }
 
     #[test]

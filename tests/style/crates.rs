@@ -87,7 +87,10 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["tokio", "tracing"]),
-    ("store", &["fjall", "memchr", "prost", "rustix", "siphasher", "tracing", "xxhash_rust"]),
+    (
+        "store",
+        &["fjall", "memchr", "prost", "rustix", "siphasher", "tempfile", "tracing", "xxhash_rust"],
+    ),
     (
         "feeds",
         &[

@@ -172,5 +172,5 @@ fn metrics_show_the_memory_budgets() {
     let server = Server::start(&["--engine.unread_budget", "600000"]);
     let each = server.metric("drumline_memory_limit_bytes");
     assert_eq!(server.metric("drumline_memory_budget_bytes"), each);
-    assert_eq!(each, (256 + 512 + 2 * 32 + 3 * 64) * (1 << 20) + 600_000);
+    assert_eq!(each, (256 + 512 + 2 * 32 + 4 * 64) * (1 << 20) + 600_000);
 }

@@ -367,10 +367,11 @@ fn fill(folder: &Path) -> PathBuf {
     path
 }
 
+/// The names in the folder of a store, without the socket of a running server.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name != "control.sock").collect();
     names.sort();
     names
 }

@@ -12,6 +12,7 @@ mod rate;
 mod sink;
 mod logger;
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -53,6 +54,14 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// A copy of stdout, for a command whose output is data.
+///
+/// # Errors
+/// The limit on descriptors is reached.
+pub fn data_output() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// Starts the writer threads, and logs from now on. Before this call, events are not logged; writer

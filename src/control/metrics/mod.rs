@@ -182,6 +182,7 @@ mod tests {
         all.extend(feeds(&[], &names));
         all.extend(names.families(&HookCounters::default().metrics()));
         all.extend(names.families(&AcmeCounters::default().metrics()));
+        all.extend(store::source(Arc::default())(&names));
         all.extend(certificates::families(&[], &names));
         all.extend(process::memory(&budgets, &names));
         all.extend(process::process(Started::now(), &names));
@@ -231,7 +232,7 @@ mod tests {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(100).with(MemoryKind::Unread, 50), 1);
         let _charge = budgets[MemoryKind::Unread].charge(7);
         let text = text::write(&process::memory(&budgets, &names()), true);
-        assert!(text.contains("\ndrumline_memory_budget_bytes 750\n"), "{text}");
+        assert!(text.contains("\ndrumline_memory_budget_bytes 850\n"), "{text}");
         assert!(text.contains("\ndrumline_memory_used_bytes{kind=\"unread\"} 7\n"), "{text}");
         let states = ["prices", "news"].map(|name| Arc::new(FeedState::new(name, "rabbitmq")));
         states[1].counters.processed.add(3);

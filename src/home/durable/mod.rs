@@ -23,9 +23,10 @@ use crate::model::message::Post;
 impl Home {
     /// Continues what waited for room or for its time.
     pub(super) fn continue_durable(&mut self, post: &mut impl Post, budget: &mut WorkBudget) {
+        self.durable.goes_on = false;
         self.commit_written(post);
         self.send_refusals(post);
-        self.resume_all(post);
+        self.resume_all(post, budget);
         self.keep_up(post, budget);
     }
 }

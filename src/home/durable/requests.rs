@@ -60,8 +60,10 @@ impl Found {
     }
 }
 
-/// The question for a stream.
-pub(super) const LOAD: StoreQuery = StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES };
+/// The question for a stream. If it is loaded already, its history begins with the offset `first`.
+pub(super) fn load(first: Option<u64>) -> StoreQuery {
+    StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES, first }
+}
 
 /// Whether a request is about the stream of a durable channel.
 pub(in crate::home) fn needs_stream(message: &Message) -> bool {

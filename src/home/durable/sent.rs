@@ -3,12 +3,14 @@
 //! Owns the types. Never sends one.
 
 use crate::home::channel_publications::PreparedPublication;
-use crate::home::durable::stored::Span;
+use crate::home::durable::stored::{Span, Version};
 use crate::model::message::ReplyTo;
 
 /// A write that is not committed.
 pub struct SentWrite {
     pub(super) serial: u64,
+    /// Unix time in milliseconds when it was sent.
+    pub(super) unix: u64,
     /// Index of the channel.
     pub(super) at: u32,
     /// The stream after the write.
@@ -27,6 +29,16 @@ pub(super) enum What {
     Upkeep,
     /// The stream ends.
     End,
+}
+
+impl What {
+    /// The version of the publication, if there is one.
+    pub(super) fn version(&self) -> Version {
+        match self {
+            What::Publication(prepared) => prepared.version(),
+            What::Removal(_) | What::Upkeep | What::End => None,
+        }
+    }
 }
 
 /// An answer that tells that a write failed.

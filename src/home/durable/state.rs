@@ -14,6 +14,9 @@ use crate::model::message::Endpoint;
 
 /// Maximum number of writes of a home that are not answered.
 pub(super) const WRITES_MAX: usize = 4096;
+/// Maximum number of writes that are committed, of requests that continue, and of refusals that are
+/// sent, each in a turn or for a message.
+pub(super) const STEPS_MAX: usize = 128;
 /// Milliseconds between a failed write and the next upkeep.
 pub(super) const PAUSE: u64 = 1_000;
 /// Maximum number of requests of a home that wait for the store.
@@ -48,6 +51,8 @@ pub struct Durable {
     pub(super) upkeep: VecDeque<u32>,
     /// When the next upkeep begins, in milliseconds of the monotonic clock.
     pub(super) upkeep_after: u64,
+    /// Whether work was left for the next turn although there was room for its results.
+    pub(super) goes_on: bool,
     /// Memory of the requests and writes that wait for the store.
     pub(super) usage: ShardUsage,
 }
@@ -70,6 +75,7 @@ impl Durable {
             questions: 0,
             upkeep: VecDeque::new(),
             upkeep_after: 0,
+            goes_on: false,
             usage,
         }
     }
@@ -109,16 +115,35 @@ impl Durable {
         has_room
     }
 
+    /// Whether a write that is on disk is not committed.
+    pub(super) fn has_kept(&self) -> bool {
+        self.writes.front().is_some_and(|write| write.serial <= self.kept)
+    }
+
+    /// Whether work was left for the next turn although there was room for its results.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on && self.has_work()
+    }
+
     /// Whether something can be done without another message.
     pub fn has_work(&self) -> bool {
-        let is_kept = self.writes.front().is_some_and(|write| write.serial <= self.kept);
         let upkeep = !self.upkeep.is_empty() && self.upkeep_after <= self.times.now;
-        is_kept || !self.refusals.is_empty() || !self.resumable.is_empty() || upkeep
+        self.has_kept() || !self.refusals.is_empty() || !self.resumable.is_empty() || upkeep
     }
 
     /// When the next upkeep begins, if a stream needs some.
     pub fn next_upkeep(&self) -> Option<u64> {
         (!self.upkeep.is_empty()).then_some(self.upkeep_after)
+    }
+
+    /// Number of writes, refusals, and channels that wait for the store.
+    pub fn waits(&self) -> usize {
+        self.writes.len() + self.refusals.len() + self.waits.len()
+    }
+
+    /// Memory of the writes and requests that wait for the store.
+    pub fn bytes(&self) -> usize {
+        self.usage.used()
     }
 
     /// Number of writes and requests that are not answered.

@@ -70,6 +70,8 @@ pub struct StoredPart {
     pub remains: u64,
     /// The keys that failed writes may have left on disk.
     pub failed_keys: Vec<StoredKey>,
+    /// Serial of the write that corrects what failed writes may have left; 0: none is sent.
+    pub correction: u64,
     /// Whether the store has a record of the stream.
     pub is_recorded: bool,
     /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
@@ -79,6 +81,32 @@ pub struct StoredPart {
 }
 
 impl StoredPart {
+    /// What the write with this serial must erase because earlier ones failed: offsets behind its
+    /// `top`, and keys. Later writes must not erase it again: they may follow one that has written
+    /// the same offsets and keys anew.
+    pub fn begin_correction(&mut self, serial: u64, top: u64) -> (Range<u64>, Vec<StoredKey>) {
+        let next = top + 1;
+        if !self.is_uncertain || self.correction > 0 {
+            return (next..next, Vec::new());
+        }
+        self.correction = serial;
+        (next..self.remains.max(top) + 1, self.failed_keys.clone())
+    }
+
+    /// A write failed. A correction up to the serial `kept` is on disk; a later one failed, too.
+    pub fn take_back_correction(&mut self, kept: u64) {
+        if (1..=kept).contains(&self.correction) {
+            self.end_correction();
+        }
+        self.correction = 0;
+    }
+
+    /// The correction is on disk.
+    pub fn end_correction(&mut self) {
+        (self.is_uncertain, self.remains, self.correction) = (false, 0, 0);
+        self.failed_keys = Vec::new();
+    }
+
     /// Whether more remains are on disk than the next publication erases.
     pub fn has_many_remains(&self) -> bool {
         self.first.saturating_sub(self.sent.oldest) > ERASED_MAX

@@ -74,6 +74,10 @@ impl Node {
 
     fn publish(&mut self, data: &str, key: &str, tag: u64) {
         let guard = DuplicateGuard { key: key.into(), ..DuplicateGuard::default() };
+        self.send_publish(data, (!key.is_empty()).then_some(guard), tag);
+    }
+
+    fn send_publish(&mut self, data: &str, guard: Option<DuplicateGuard>, tag: u64) {
         self.send(Message::Publish(Box::new(Publish {
             channel: "a".into(),
             hash: HASH,
@@ -82,10 +86,26 @@ impl Node {
             delta: false,
             extra: None,
             retention: Some(RETENTION),
-            guard: (!key.is_empty()).then(|| Box::new(guard)),
+            guard: guard.map(Box::new),
             reply_to: ReplyTo::Control(tag),
             accepted: 0,
         })));
+    }
+
+    fn publish_version(&mut self, version: u64, tag: u64) {
+        let guard = DuplicateGuard { version, ..DuplicateGuard::default() };
+        self.send_publish("v", Some(guard), tag);
+    }
+
+    /// The writes on their way reach the disk, and the store says that they have failed.
+    fn fail_on_disk(&mut self) {
+        for message in self.sent().0 {
+            let Message::StoreWrite(write) = message else { panic!("{message:?}") };
+            let (through, term) = (write.serial, write.term);
+            self.write(*write, true);
+            let failed = StoreWritten { through, term, kept: false, touched: true };
+            self.send(Message::StoreWritten(failed));
+        }
     }
 
     fn ask(&mut self, query: ChannelQuery) {
@@ -294,20 +314,7 @@ fn after_a_failed_write_all_later_ones_fail_and_their_offsets_are_assigned_again
     node.store(true);
     node.publish("2", "lost", 2);
     node.publish("3", "", 3);
-    let (writes, _) = node.sent();
-    let mut answers = writes.into_iter().map(|message| match message {
-        // The first write fails, but reaches the disk nevertheless.
-        Message::StoreWrite(write) => {
-            let (through, term) = (write.serial, write.term);
-            node.write(*write, true);
-            Message::StoreWritten(StoreWritten { through, term, kept: false, touched: true })
-        }
-        other => panic!("{other:?}"),
-    });
-    let answers: Vec<Message> = answers.by_ref().collect();
-    for answer in answers {
-        node.send(answer);
-    }
+    node.fail_on_disk();
     node.pass(0);
     let (_, others) = node.sent();
     let failed = Err(Error::INTERNAL);
@@ -320,6 +327,75 @@ fn after_a_failed_write_all_later_ones_fail_and_their_offsets_are_assigned_again
     node.publish("2", "lost", 5);
     assert_eq!(outcomes(&node.store(true)), [(5, Ok(3))], "the key of a failed write is erased");
     assert_eq!(node.disk["a"].publications.len(), 3);
+}
+
+#[test]
+fn a_key_that_is_written_again_is_not_erased_by_the_writes_behind_it() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.subscribe(None);
+    node.store(true);
+    node.publish("1", "k", 1);
+    node.fail_on_disk();
+    node.publish("1", "k", 2);
+    node.publish("2", "", 3);
+    node.store(true);
+    node.restart();
+    node.publish("1", "k", 4);
+    assert_eq!(outcomes(&node.store(true)), [(4, Ok(1))]);
+}
+
+#[test]
+fn a_failed_key_is_erased_although_the_failure_is_told_much_later() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.subscribe(None);
+    node.store(true);
+    node.publish("1", "k", 1);
+    node.pass(30_000);
+    node.fail_on_disk();
+    node.pass(super::state::PAUSE);
+    node.store(true);
+    assert!(node.disk["a"].keys.is_empty());
+}
+
+#[test]
+fn a_commit_that_waited_for_room_does_not_count_as_the_correction_of_a_later_write() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.subscribe(None);
+    node.store(true);
+    node.publish("1", "", 1);
+    node.bus.full = true;
+    node.store(true);
+    node.bus.full = false;
+    node.publish("2", "k", 2);
+    node.fail_on_disk();
+    node.pass(0);
+    assert_eq!(outcomes(&node.sent().1), [(1, Ok(1)), (2, Err(Error::INTERNAL))]);
+    assert_eq!(node.disk["a"].record.as_ref().map(|record| record.top), Some(2));
+    node.pass(super::state::PAUSE);
+    node.store(true);
+    let stream = &node.disk["a"];
+    assert_eq!(stream.record.as_ref().map(|record| record.top), Some(1), "corrected");
+    assert!(stream.publications.len() == 1 && stream.keys.is_empty());
+}
+
+#[test]
+fn a_version_that_waits_for_room_stays_in_the_record_when_a_later_write_fails() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.subscribe(None);
+    node.store(true);
+    node.publish_version(7, 1);
+    node.bus.full = true;
+    node.store(true);
+    node.publish("2", "", 2);
+    node.store(false);
+    node.publish("3", "", 3);
+    node.store(true);
+    let version = |node: &Node| node.disk["a"].record.as_ref().and_then(|one| one.version.clone());
+    assert_eq!(version(&node).map(|version| version.0), Some(7));
 }
 
 #[test]
@@ -458,4 +534,42 @@ fn an_evicted_stream_is_loaded_again() {
     assert_eq!(outcomes(&node.store(true)), [(2, Ok(2))]);
     node.ask(ALL);
     assert_eq!(history(node.store(true)), (vec!["1".into(), "2".into()], 2));
+}
+
+#[test]
+fn a_turn_commits_a_bounded_number_of_writes() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("0", "", 0);
+    node.store(true);
+    for nth in 1..=300 {
+        node.publish("x", "", nth);
+    }
+    let (writes, _) = node.sent();
+    assert_eq!(writes.len(), 300);
+    let last = writes.into_iter().map(|message| match message {
+        Message::StoreWrite(write) => node.write(*write, true),
+        other => panic!("{other:?}"),
+    });
+    let last = last.last().unwrap();
+    node.send(last);
+    let (mut committed, mut upkeep) = (Vec::new(), Vec::new());
+    loop {
+        let (writes, answers) = node.sent();
+        upkeep.extend(writes);
+        committed.push(outcomes(&answers).len());
+        if !node.home.is_unfinished() {
+            break;
+        }
+        node.pass(0);
+    }
+    assert_eq!(committed, [128, 128, 44]);
+    node.bus.sent.extend(upkeep.into_iter().map(|message| (STORE, message)));
+    for _ in 0..8 {
+        node.pass(0);
+        node.store(true);
+    }
+    assert_eq!(node.home.durable.unanswered(), 0, "upkeep ends");
+    let count = node.disk["a"].publications.len() as u64;
+    assert!((5..5 + super::stored::ERASED_MAX).contains(&count), "{count}");
 }

@@ -7,7 +7,7 @@
 
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
-use crate::home::durable::requests::LOAD;
+use crate::home::durable::requests;
 use crate::home::durable::state::{self, WAITING_MAX};
 use crate::home::history::Stream;
 use crate::model::message::Post;
@@ -62,7 +62,7 @@ impl Home {
             } else if !self.durable.waits.contains_key(&at)
                 && self.durable.waits.len() < WAITING_MAX
             {
-                self.begin_wait(post, at, LOAD);
+                self.begin_wait(post, at, requests::load(None));
             }
             self.channels.remove_if_unused(at);
         }
@@ -111,7 +111,7 @@ impl Home {
         if needs_write {
             self.send_upkeep(post, at, is_last);
         } else if is_incomplete && !self.durable.waits.contains_key(&at) {
-            self.begin_wait(post, at, LOAD);
+            self.begin_wait(post, at, requests::load(Some(span.first)));
         }
         self.unpin(at);
         self.channels.remove_if_unused(at);

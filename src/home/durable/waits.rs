@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
+use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
 use crate::home::durable::requests::{
-    ChannelWait, Found, LOAD, WaitState, bytes_of, channel_of, needs_stream,
+    self, ChannelWait, Found, WaitState, bytes_of, channel_of, needs_stream,
 };
-use crate::home::durable::state::{PAUSE, WAITING_MAX};
+use crate::home::durable::state::{PAUSE, STEPS_MAX, WAITING_MAX};
 use crate::home::history::Stream;
 use crate::model::message::{ChannelQuery, Message, Post, Rank};
 use crate::model::publication::Publication;
@@ -202,9 +203,10 @@ impl Home {
     }
 
     /// Handles the requests of a channel that have what they waited for, in their order, while the
-    /// inboxes have room.
+    /// inboxes have room; the rest in a later turn.
     pub(super) fn resume(&mut self, post: &mut impl Post, at: u32) {
-        while let Some(wait) = self.durable.waits.get_mut(&at) {
+        for _ in 0..STEPS_MAX {
+            let Some(wait) = self.durable.waits.get_mut(&at) else { return };
             let (found, is_refused) = match &mut wait.state {
                 WaitState::Room(_) => return self.ask_store(post, at),
                 WaitState::Answer(_) => return,
@@ -240,6 +242,8 @@ impl Home {
             self.durable.waiting -= 1;
             self.durable.usage.change(bytes, 0);
         }
+        self.durable.goes_on = true;
+        self.durable.resumable.push_back(at);
     }
 
     /// The first request of a channel needs more of the store.
@@ -259,8 +263,13 @@ impl Home {
     }
 
     /// Continues the requests that wait for room.
-    pub(super) fn resume_all(&mut self, post: &mut impl Post) {
-        for _ in 0..self.durable.resumable.len() {
+    pub(super) fn resume_all(&mut self, post: &mut impl Post, budget: &mut WorkBudget) {
+        for _ in 0..self.durable.resumable.len().min(STEPS_MAX) {
+            if budget.is_spent() {
+                self.durable.goes_on = true;
+                return;
+            }
+            budget.charge(cost::MESSAGE);
             if let Some(at) = self.durable.resumable.pop_front() {
                 self.resume(post, at);
             }
@@ -273,7 +282,7 @@ impl Home {
             return None;
         }
         let Some(stream) = self.stream_at(at) else {
-            return needs_stream(message).then_some(LOAD);
+            return needs_stream(message).then(|| requests::load(None));
         };
         let (offsets, limit, enough, reverse) = match message {
             Message::Subscribe(request) => {

@@ -3,18 +3,17 @@
 //! Owns no state of its own: it is in [`Durable`]. Never commits a write before the store has it on
 //! disk. The invariant: a failed write changes nothing that a client can see.
 
-use crate::home::channel_publications::PreparedPublication;
+use crate::home::channel_publications::{PreparedPublication, version_of};
 use crate::home::durable::sent::{Refusal, SentWrite, What};
-use crate::home::durable::state::{Durable, PAUSE};
+use crate::home::durable::state::{Durable, PAUSE, STEPS_MAX};
 use crate::home::durable::stored::{ERASED_MAX, Span};
 use crate::home::history::Stream;
-use crate::home::idempotency_keys::HOLD_TIME;
 use crate::home::publishing::published;
 use crate::home::{Home, NoRoom};
 use crate::model::message::{
     ChannelAnswer, HomeAnswer, HomeQuery, Message, Post, Publish, Rank, ReplyTo,
 };
-use crate::model::storage::{StoreWrite, StoreWritten, StoredKey, StoredPublication, StreamChange};
+use crate::model::storage::{StoreWrite, StoreWritten, StoredPublication, StreamChange};
 use crate::wire::protocol::{Error, Position};
 
 /// Estimated memory of a write beside its publication: the message, its entry and its key.
@@ -89,19 +88,11 @@ impl Home {
         // Only what is no longer part of the committed history is erased.
         let old = Span { first: stored.first, ..stored.sent }.remains(ERASED_MAX);
         let after = Span { top, first, oldest: old.end.max(stored.sent.oldest) };
-        let beyond = top + 1..stored.remains.max(top) + 1;
+        let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, top);
         stored.sent = after;
         let guard = request.guard.as_deref();
-        if let Some(guard) = guard.filter(|guard| guard.version > 0) {
-            stored.sent_version = Some(Box::new((guard.version, guard.version_epoch.clone())));
-        }
-        let erased_keys = stored.failed_keys.clone();
+        stored.sent_version = guard.and_then(version_of).or(stored.sent_version.take());
         let position = Position { offset: top, epoch };
-        let key = guard.filter(|guard| !guard.key.is_empty()).map(|guard| StoredKey {
-            key: guard.key.clone(),
-            position,
-            until: times.unix + HOLD_TIME,
-        });
         if first == top {
             stored.due = times.now.saturating_add(retention.ttl);
         }
@@ -114,7 +105,7 @@ impl Home {
             record: Some(record),
             publication: Some(StoredPublication { publication, expires }),
             erased: [old, beyond],
-            key,
+            key: prepared.stored_key(times.unix),
             erased_keys,
         };
         Some((prepared, change, after))
@@ -134,8 +125,9 @@ impl Home {
         let channel = channel.name.clone();
         self.pin(at);
         self.durable.serial += 1;
-        let Durable { serial, term, shard, .. } = self.durable;
-        self.durable.writes.push_back(SentWrite { serial, at, after, bytes, what });
+        let Durable { serial, term, shard, times, .. } = self.durable;
+        let unix = times.unix;
+        self.durable.writes.push_back(SentWrite { serial, unix, at, after, bytes, what });
         let write = StoreWrite { shard, serial, term, channel, change };
         post.send(store, Message::StoreWrite(Box::new(write)));
     }
@@ -181,8 +173,7 @@ impl Home {
         let first = stored.sent.first.max(stored.first);
         let after = change(Span { oldest, first, ..stored.sent });
         stored.sent = after;
-        let beyond = after.top + 1..stored.remains.max(after.top) + 1;
-        let erased_keys = stored.failed_keys.clone();
+        let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, after.top);
         let record = stream.record(after, None, times);
         let change = StreamChange {
             record: (!matches!(what, What::End)).then_some(record),
@@ -219,62 +210,51 @@ impl Home {
         self.commit_written(post);
     }
 
-    /// Commits what is on disk, in order, while the inboxes have room.
+    /// Commits what is on disk, in order, while the inboxes have room; the rest in a later turn.
     pub(super) fn commit_written(&mut self, post: &mut impl Post) {
-        while self.durable.writes.front().is_some_and(|one| one.serial <= self.durable.kept)
-            && let Some(write) = self.durable.writes.pop_front()
-        {
-            let SentWrite { serial, at, after, bytes, what } = write;
-            if let Err(what) = self.commit_write(post, at, after, what) {
-                return self.durable.writes.push_front(SentWrite {
-                    serial,
-                    at,
-                    after,
-                    bytes,
-                    what,
-                });
+        for _ in 0..STEPS_MAX {
+            if !self.durable.has_kept() {
+                return;
+            }
+            let Some(write) = self.durable.writes.pop_front() else { return };
+            let bytes = write.bytes;
+            if let Err(write) = self.commit_write(post, write) {
+                return self.durable.writes.push_front(*write);
             }
             self.durable.usage.change(bytes, 0);
         }
+        self.durable.goes_on |= self.durable.has_kept();
     }
 
-    /// Commits one write. `Err`: an inbox is full.
+    /// Commits one write. `Err` returns it: an inbox is full.
     fn commit_write(
         &mut self,
         post: &mut impl Post,
-        at: u32,
-        after: Span,
-        what: What,
-    ) -> Result<(), What> {
+        write: SentWrite,
+    ) -> Result<(), Box<SentWrite>> {
+        let SentWrite { serial, unix, at, after, bytes, what } = write;
+        let full = |what| Box::new(SentWrite { serial, unix, at, after, bytes, what });
+        let (mut versioned, is_recorded) = (false, !matches!(what, What::End));
         match what {
             What::Publication(prepared) => {
-                let versioned = prepared.has_version();
-                self.commit(post, prepared).map_err(What::Publication)?;
-                self.note_stored(at, after, versioned);
+                versioned = prepared.version().is_some();
+                self.commit(post, prepared)
+                    .map_err(|prepared| full(What::Publication(prepared)))?;
             }
             What::Removal(reply_to) => {
                 let answer = || removed(reply_to);
                 self.send_answer(post, reply_to, answer)
-                    .map_err(|NoRoom| What::Removal(reply_to))?;
+                    .map_err(|NoRoom| full(What::Removal(reply_to)))?;
                 self.channels.clear_history(at);
                 self.unpin(at);
-                self.note_stored(at, after, false);
             }
-            What::Upkeep => {
-                self.unpin(at);
-                self.note_stored(at, after, false);
-            }
+            What::Upkeep => self.unpin(at),
             What::End => {
                 self.unpin(at);
                 self.channels.forget_stream(at);
-                self.note_stored(at, after, false);
-                if let Some(stream) = self.channels.stream_of(at)
-                    && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
-                {
-                    stored.is_recorded = false;
-                }
             }
         }
+        self.note_stored((at, serial), after, (versioned, is_recorded));
         self.want_upkeep(at);
         Ok(())
     }
@@ -293,8 +273,14 @@ impl Home {
         }
     }
 
-    /// Notes what the store has after a write.
-    fn note_stored(&mut self, at: u32, after: Span, versioned: bool) {
+    /// Notes what the store has after a write: whether the write had a version, and whether the
+    /// stream has a record.
+    fn note_stored(
+        &mut self,
+        (at, serial): (u32, u64),
+        after: Span,
+        (versioned, is_recorded): (bool, bool),
+    ) {
         let Some(stream) = self.channels.stream_of(at) else { return };
         let stream = self.channels.streams.get_mut(stream);
         let due = stream.first_expires();
@@ -303,8 +289,10 @@ impl Home {
         let Some(stored) = stream.stored_mut() else { return };
         stored.first = stored.first.max(after.first);
         stored.oldest = after.oldest;
-        (stored.is_recorded, stored.is_uncertain, stored.remains) = (true, false, 0);
-        stored.failed_keys = Vec::new();
+        stored.is_recorded = is_recorded;
+        if stored.correction == serial {
+            stored.end_correction();
+        }
         if versioned {
             stored.sent_version = None;
         }
@@ -328,12 +316,12 @@ impl Home {
             self.fail_write(write, touched);
         }
         // What is on disk and waits for room counts as sent.
-        for nth in 0..self.durable.writes.len() {
-            let SentWrite { at, after, .. } = self.durable.writes[nth];
-            if let Some(stream) = self.channels.stream_of(at)
+        for SentWrite { at, after, what, .. } in &self.durable.writes {
+            if let Some(stream) = self.channels.stream_of(*at)
                 && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
             {
-                stored.sent = after;
+                stored.sent = *after;
+                stored.sent_version = what.version().or(stored.sent_version.take());
             }
         }
         self.durable.upkeep_after = self.durable.times.now + PAUSE;
@@ -341,12 +329,14 @@ impl Home {
 
     /// Takes one failed write back.
     fn fail_write(&mut self, write: SentWrite, touched: u64) {
-        let SentWrite { serial, at, after, what, .. } = write;
+        let SentWrite { serial, unix, at, after, what, .. } = write;
+        let kept = self.durable.kept;
         self.unpin(at);
         if let Some(stream) = self.channels.stream_of(at) {
             let stream = self.channels.streams.get_mut(stream);
             let span = stream.span();
             if let Some(stored) = stream.stored_mut() {
+                stored.take_back_correction(kept);
                 stored.sent = span;
                 stored.sent_version = None;
                 // The record may be on disk.
@@ -356,7 +346,7 @@ impl Home {
                     && serial <= touched
                 {
                     stored.remains = stored.remains.max(after.top);
-                    stored.failed_keys.extend(prepared.stored_key(self.durable.times.unix));
+                    stored.failed_keys.extend(prepared.stored_key(unix));
                 }
             }
         }
@@ -372,7 +362,8 @@ impl Home {
 
     /// Answers requests whose writes failed, while the inboxes have room.
     pub(super) fn send_refusals(&mut self, post: &mut impl Post) {
-        while let Some(refusal) = self.durable.refusals.pop_front() {
+        for _ in 0..STEPS_MAX {
+            let Some(refusal) = self.durable.refusals.pop_front() else { return };
             let sent = match refusal {
                 Refusal::Publish(reply_to) => self.send_answer(post, reply_to, || {
                     published(reply_to, Err(Error::INTERNAL), None)
@@ -383,6 +374,7 @@ impl Home {
                 return self.durable.refusals.push_front(refusal);
             }
         }
+        self.durable.goes_on |= !self.durable.refusals.is_empty();
     }
 }
 

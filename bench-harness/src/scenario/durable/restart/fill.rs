@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use super::super::data::Records;
 use super::super::stream::Name;
 use super::super::talk::{Heard, Interface, Load, Talk, api_request};
-use super::channel;
+use super::channels::channel;
 use crate::clock::RunClock;
 use crate::progress::Progress;
 

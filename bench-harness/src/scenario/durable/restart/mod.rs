@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use self::channels::channel;
 use self::fill::fill;
 use self::visitors::{VISITORS, Visitors};
 use super::folder::{Folder, files};
@@ -24,6 +25,7 @@ use crate::scenario::Bench;
 use crate::scenario::hostile::post_with;
 use crate::server::{API_KEY, Server, ServerOptions};
 
+mod channels;
 mod fill;
 mod visitors;
 
@@ -77,11 +79,6 @@ struct Scene {
     kept: u32,
     lasts: Duration,
     visitors: Option<Visitors>,
-}
-
-/// The name of a channel.
-fn channel(number: u64) -> String {
-    format!("c{number}")
 }
 
 /// Runs it.

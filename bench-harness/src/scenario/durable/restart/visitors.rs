@@ -11,7 +11,7 @@ use super::super::data::Records;
 use super::super::ledger::Ledger;
 use super::super::stream::Name;
 use super::super::talk::{Heard, Interface, Load};
-use super::channel;
+use super::channels::channel;
 
 /// Publishers.
 pub(super) const VISITORS: usize = 64;

@@ -1,0 +1,67 @@
+"""Tests the power-cut test with a store whose faults are known: each fault is found, and the correct store passes.
+
+Owns the recordings of log_writer.py. Without this, a recorder or a disk that keeps too much would pass every store.
+"""
+
+import os
+import subprocess
+import sys
+
+import cuts
+import log_writer
+from disk import ORDERED, UNORDERED
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ENTRIES, CUTS = 400, 300
+
+
+class Entries:
+    """What log_writer.py promised: the last entries that it acknowledged."""
+
+    def __init__(self, checks):
+        self.checks = checks
+        self.last = None
+
+    def note(self, header, _payload):
+        self.last = header["number"]
+
+    def check(self, folder, _chance):
+        try:
+            found = list(log_writer.read_entries(folder, self.checks))
+        except (OSError, ValueError) as error:
+            raise cuts.Lost(f"the store does not open: {error}") from error
+        numbers = [int(entry.split(b":")[0]) for entry in found if entry[:1].isdigit()]
+        if len(numbers) < len(found) or found != list(map(log_writer.entry_of, numbers)):
+            raise cuts.Lost("an entry is not whole")
+        if self.last is not None and (not numbers or numbers[-1] < self.last):
+            raise cuts.Lost(f"entry {self.last} is lost: the last one is {numbers[-1:]}")
+        if numbers and numbers != list(range(numbers[0], numbers[-1] + 1)):
+            raise cuts.Lost(f"entries are missing between {numbers[0]} and {numbers[-1]}")
+
+
+def record(work, fault, seed):
+    folder, log = os.path.join(work, "store"), os.path.join(work, "log")
+    os.mkdir(folder)
+    writer = [sys.executable, os.path.join(HERE, "log_writer.py"), folder, log, str(ENTRIES), str(seed)]
+    recorder = [sys.executable, os.path.join(HERE, "recorder.py"), folder, log]
+    subprocess.run(recorder + writer + ([fault] if fault else []), check=True, stdout=subprocess.DEVNULL)
+    recording = cuts.Recording(log)
+    recording.compare(folder)
+    return recording
+
+
+def failures(work, fault, seed, order):
+    os.mkdir(work)
+    recording = record(work, fault, seed)
+    made = cuts.Cuts(recording, seed, [order], work, lambda: Entries(fault != "no-checksum"))
+    return [failure for failure in made.run(range(CUTS), os.cpu_count()) if failure]
+
+
+def run(work, seed):
+    for order in (ORDERED, UNORDERED):
+        for fault, assumption in {None: None, **log_writer.FAULTS}.items():
+            found = failures(os.path.join(work, f"{order}-{fault}"), fault, seed, order)
+            print(f"{order}, {fault or 'no fault'}: {len(found)} of {CUTS} cuts failed", flush=True)
+            must_fail = fault and assumption in ("both", order)
+            if bool(found) != bool(must_fail):
+                raise AssertionError("\n".join([f"{fault} under {order}, seed {seed}:", *found[:3]]))
