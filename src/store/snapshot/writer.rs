@@ -23,8 +23,8 @@ use crate::store::snapshot::records::{Generations, Key, Kind, Node, Publication,
 
 /// The file holds secrets: its owner alone may read it.
 const MODE: u32 = 0o600;
-/// Bytes of a record beside its message.
-const RECORD_OVERHEAD: usize = 16;
+/// Bytes that are kept for the length of a record, the head of its block and the end of the file.
+const RECORD_OVERHEAD: usize = 64;
 /// Bytes between two syncs, so that the last one is short.
 const SYNC_BYTES: u64 = 32 << 20;
 /// Partitions of a record.
