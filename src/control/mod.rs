@@ -16,6 +16,7 @@ mod pages;
 pub mod reload;
 mod shutdown;
 pub mod signals;
+pub mod snapshot;
 mod tokens;
 pub mod traces;
 mod watchdog;
@@ -44,6 +45,7 @@ use self::metrics::api_calls::ApiCalls;
 use self::reload::reloader::{Load, Parts, Reloader, Shards};
 use self::reload::socket::ReloadSocket;
 use self::signals::Signals;
+use self::snapshot::SnapshotPlan;
 use self::tokens::verifier::TokenVerifier;
 use self::traces::{TraceOptions, Tracer, Traces};
 use crate::base::connection_limits::ConnectionLimits;
@@ -79,6 +81,7 @@ pub struct Control {
     traces: Option<TraceOptions>,
     /// Metrics of the store, if there is one.
     store: Option<Arc<StoreMetrics>>,
+    snapshot: SnapshotPlan,
     /// Refuse requests of other machines.
     local: bool,
     shards: Shards,
@@ -130,6 +133,7 @@ impl Control {
             acme,
             traces,
             store,
+            snapshot: SnapshotPlan::default(),
             local,
             shards,
             reload,
@@ -160,6 +164,12 @@ impl Control {
         self
     }
 
+    /// Adds the snapshot, which is written at the end of the shutdown.
+    pub fn with_snapshot(mut self, snapshot: SnapshotPlan) -> Self {
+        self.snapshot = snapshot;
+        self
+    }
+
     /// Adds the exporter of traces.
     pub fn with_traces(mut self, traces: Option<TraceOptions>) -> Self {
         self.traces = traces;
@@ -176,6 +186,7 @@ impl Control {
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
+        let snapshot = self.snapshot;
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
         let client = client(tls.clients.default.clone(), "");
         let node = Arc::new(api::NodeState::new(&link, api::METHODS));
@@ -209,9 +220,8 @@ impl Control {
             HttpConnections::new(HttpOptions::new(&config, public, false), stopped.clone());
         let inner = HttpConnections::new(HttpOptions::new(&config, inner, true), stopped);
         let verifier = Arc::new(Current::new(TokenVerifier::new(link.clone(), &config, &client)));
-        let (used, hooked) = (verifier.clone(), hooks.clone());
-        let dispatcher =
-            tokio::spawn(dispatch(link.clone(), public.clone(), used, proxies, hooked));
+        let work = dispatch(link.clone(), public.clone(), verifier.clone(), proxies, hooks.clone());
+        let dispatcher = tokio::spawn(work);
         let remake_link = link.clone();
         let parts = Parts {
             running: running.clone(),
@@ -231,12 +241,13 @@ impl Control {
         }
         listen_internal(&config, &tls, inner.clone(), internal)?;
         tokio::spawn(watchdog::watch(link.clone(), vitals.clone()));
+        tokio::spawn(snapshot.clone().remove_stuck());
         notify::notify("READY=1\nSTATUS=Serving");
         signals.end().await;
         notify::stopping();
         tokio::spawn(exit_at_signal(signals));
-        let node = shutdown::Node { config: &running, link: &link, vitals: &vitals, hooks: &hooks };
-        node.drain(feeds).await;
+        let (config, link, vitals, hooks) = (&running, &link, &vitals, &hooks);
+        shutdown::Node { config, link, vitals, hooks, snapshot: &snapshot }.drain(feeds).await;
         end_http(stop, [public, inner]).await;
         traces.finish(LAST_SPANS).await;
         dispatcher.abort();

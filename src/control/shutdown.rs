@@ -1,5 +1,5 @@
-//! The shutdown: the node says that it is not ready, the feeds stop, the clients are closed, and
-//! the hook events are delivered.
+//! The shutdown: the node says that it is not ready, the feeds stop, the clients are closed, the
+//! hook events are delivered, and the snapshot is written.
 //!
 //! Owns the order of the steps. The invariants: until `shutdown.delay` is over, the node serves as
 //! before; all later steps together take at most `shutdown.timeout`; the listeners accept until the
@@ -14,6 +14,7 @@ use crate::base::notify;
 use crate::base::vitals::{LifeStage, Vitals};
 use crate::config::Config;
 use crate::control::backend::hooks::Hooks;
+use crate::control::snapshot::SnapshotPlan;
 use crate::feeds::start::Feeds;
 use crate::link::Link;
 use crate::model::message::Message;
@@ -33,6 +34,8 @@ pub struct Node<'a> {
     pub vitals: &'a Vitals,
     /// The hooks.
     pub hooks: &'a Hooks,
+    /// Where the snapshot is written.
+    pub snapshot: &'a SnapshotPlan,
 }
 
 impl Node<'_> {
@@ -40,16 +43,20 @@ impl Node<'_> {
     /// `shutdown.timeout` is over.
     pub async fn drain(&self, feeds: Feeds) {
         self.wait_for_balancers().await;
-        let shutdown = self.config.get().shutdown.clone();
+        let config = self.config.get();
+        let shutdown = &config.shutdown;
         let end = Instant::now() + shutdown.timeout.0;
+        let served = end.checked_sub(self.snapshot.time(&config)).unwrap_or(end);
         feeds.stop().await;
-        self.close_clients(shutdown.spread.millis(), end).await;
+        self.close_clients(shutdown.spread.millis(), served).await;
         notify::status("Delivering hook events");
-        let undelivered = self.hooks.wait_until_delivered(self.link, end).await;
+        let undelivered = self.hooks.wait_until_delivered(self.link, served).await;
         if undelivered > 0 {
             let cause = format!("{undelivered} hook events were not delivered before the timeout");
             tracing::warn!(target: "hooks", "{cause}; raise shutdown.timeout");
         }
+        notify::status("Writing the snapshot");
+        self.snapshot.write(self.link, &config.store, end).await;
         self.stop_shards(end).await;
     }
 

@@ -21,6 +21,7 @@ use crate::engine::worker::Worker;
 use crate::hub::{Hub, HubSettings, NextSettings, ShardContext};
 use crate::model::ids::Ids;
 use crate::model::names::Names;
+use crate::model::snapshot::{NodeSecrets, RestoredHome};
 use crate::wire::tls;
 
 /// Advice if descriptors are used up.
@@ -71,6 +72,8 @@ pub struct NodeSettings {
     pub rings: RingSettings,
     /// Whether there is a store for durable channels.
     pub has_store: bool,
+    /// Secrets of names and epochs.
+    pub secrets: NodeSecrets,
     /// Settings of the shards; the number of slots is set per shard.
     pub hub: HubSettings,
 }
@@ -100,8 +103,18 @@ pub struct Node {
     /// Processor of the worker of each shard; `None` if pinning failed.
     pub processors: Vec<Option<usize>>,
     threads: Vec<JoinHandle<()>>,
+    /// The workers that wait for [`Node::open`].
+    gates: Vec<mpsc::Sender<Opening>>,
     /// Files of the Unix sockets; they are removed when the node is dropped.
     _socket_files: Vec<SocketFile>,
+}
+
+/// Lets a worker accept connections.
+struct Opening {
+    /// What the home of each shard gets back; empty: nothing.
+    homes: Vec<RestoredHome>,
+    /// Told when the homes have it.
+    opened: mpsc::Sender<()>,
 }
 
 /// What a shard needs to start.
@@ -125,7 +138,8 @@ impl Node {
         tcp.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Starts every shard, or none. `control` wakes the control plane.
+    /// Starts every shard, or none. `control` wakes the control plane. The listeners are there, and
+    /// no connection is accepted before [`Node::open`].
     pub fn start(
         settings: NodeSettings,
         control: Box<dyn Fn() + Send + Sync>,
@@ -139,7 +153,7 @@ impl Node {
         let no_random = failed("cannot read random bytes from the kernel", CHECK_CURE);
         let workers = shards.min(sys::processors());
         let bus = Bus::new(shards, workers, settings.inboxes, control).map_err(no_descriptor)?;
-        let names = Names::new(sys::random().map_err(&no_random)?, shards as u8);
+        let names = Names::new(settings.secrets.names, shards as u8);
         let ids = Ids::new(sys::random().map_err(&no_random)?);
         let metrics: Arc<[Arc<Metrics>]> = (0..shards).map(|_| Arc::default()).collect();
         let statuses: Arc<[ShardStatus]> = (0..shards).map(|_| ShardStatus::default()).collect();
@@ -154,7 +168,6 @@ impl Node {
         let Listeners { of_shards, addresses: listeners, files } = listeners;
         let mut of_shards = of_shards.into_iter();
         for shard in 0..shards {
-            let seed = u64::from_ne_bytes(sys::random().map_err(&no_random)?);
             let context = ShardContext {
                 shard: shard as u8,
                 control: bus.control(),
@@ -162,7 +175,7 @@ impl Node {
                 ids,
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
-                seed,
+                seed: settings.secrets.epochs,
                 store: settings.has_store.then(|| bus.store()),
                 next_settings: next_settings[shard].clone(),
                 vitals: vitals.clone(),
@@ -177,7 +190,7 @@ impl Node {
                 listeners: of_shards.next().unwrap_or_default(),
             });
         }
-        let (threads, pinned) = spawn(starts_by_worker)?;
+        let StartedWorkers { threads, pinned, gates } = spawn(starts_by_worker)?;
         let processors = (0..shards).map(|shard| pinned[shard % workers]).collect();
         Ok(Node {
             listeners,
@@ -192,8 +205,26 @@ impl Node {
             next_settings,
             processors,
             threads,
+            gates,
             _socket_files: files,
         })
+    }
+
+    /// Begins to accept connections, when the home of each shard has got its part back. `homes` has
+    /// a part for each shard, or is empty.
+    pub fn open(&mut self, homes: Vec<RestoredHome>) {
+        let workers = self.gates.len();
+        let mut by_worker: Vec<Vec<RestoredHome>> = (0..workers).map(|_| Vec::new()).collect();
+        for (shard, home) in homes.into_iter().enumerate() {
+            by_worker[shard % workers].push(home);
+        }
+        let (opened, openings) = mpsc::channel();
+        for (gate, homes) in self.gates.drain(..).zip(by_worker) {
+            // A panic of a worker ends the process, except in a test.
+            let _ = gate.send(Opening { homes, opened: opened.clone() });
+        }
+        drop(opened);
+        openings.iter().for_each(drop);
     }
 
     /// Waits until every shard has closed its connections after a drain.
@@ -217,18 +248,23 @@ fn connection_limits(settings: &NodeSettings) -> ConnectionLimits {
 /// The processor of a started worker, or why it did not start.
 type StartResult = Result<Option<usize>, Failure>;
 
-/// Worker threads, and the processor of each.
-type StartedWorkers = (Vec<JoinHandle<()>>, Vec<Option<usize>>);
+/// Worker threads, the processor of each, and where each waits before it accepts.
+#[derive(Default)]
+struct StartedWorkers {
+    threads: Vec<JoinHandle<()>>,
+    pinned: Vec<Option<usize>>,
+    gates: Vec<mpsc::Sender<Opening>>,
+}
 
 fn spawn(starts_by_worker: Vec<Vec<ShardStart>>) -> Result<StartedWorkers, Failure> {
-    let mut threads = Vec::with_capacity(starts_by_worker.len());
-    let mut processors = Vec::with_capacity(starts_by_worker.len());
+    let mut workers = StartedWorkers::default();
     for (nth, starts) in starts_by_worker.into_iter().enumerate() {
         let (ready, readiness) = mpsc::channel::<StartResult>();
+        let (gate, opening) = mpsc::channel::<Opening>();
         let name = format!("worker-{nth}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || run(nth, starts, &ready))
+            .spawn(move || run(nth, starts, &ready, &opening))
             .map_err(|error| {
                 let cause = format!("cannot start thread {name}: {error}");
                 Failure::new(cause, "raise the limit on threads (`ulimit -u`, TasksMax=)")
@@ -236,15 +272,21 @@ fn spawn(starts_by_worker: Vec<Vec<ShardStart>>) -> Result<StartedWorkers, Failu
         let ready = readiness.recv().map_err(|_| {
             Failure::new(format!("thread {name} ended at once"), "see the lines above")
         })?;
-        processors.push(ready?);
-        threads.push(thread);
+        workers.pinned.push(ready?);
+        workers.threads.push(thread);
+        workers.gates.push(gate);
     }
-    Ok((threads, processors))
+    Ok(workers)
 }
 
-fn run(nth: usize, starts: Vec<ShardStart>, ready: &mpsc::Sender<StartResult>) {
+fn run(
+    nth: usize,
+    starts: Vec<ShardStart>,
+    ready: &mpsc::Sender<StartResult>,
+    opening: &mpsc::Receiver<Opening>,
+) {
     let processor = sys::pin(nth);
-    let worker = match worker(starts) {
+    let mut worker = match worker(starts) {
         Ok(worker) => worker,
         Err(error) => {
             // The receiver is gone when the start was given up.
@@ -252,7 +294,14 @@ fn run(nth: usize, starts: Vec<ShardStart>, ready: &mpsc::Sender<StartResult>) {
             return;
         }
     };
-    if ready.send(Ok(processor)).is_ok() {
+    if ready.send(Ok(processor)).is_err() {
+        return;
+    }
+    // Without an opening the start was given up.
+    if let Ok(Opening { homes, opened }) = opening.recv() {
+        worker.restore(homes);
+        let _ = opened.send(());
+        drop(opened);
         worker.run();
     }
 }

@@ -24,6 +24,7 @@ use crate::engine::ring::{Ring, RingHandle, RingNews};
 use crate::hub::connections::Phase;
 use crate::hub::{Hub, Segments};
 use crate::model::message::{Endpoint, Message, RANKS, Rank, SlotRelease};
+use crate::model::snapshot::RestoredHome;
 
 /// Number of accepts in progress, and of slots reserved for sockets that must move.
 const ACCEPTS: usize = 16;
@@ -172,6 +173,11 @@ impl Shard {
             messages_left: true,
             due: None,
         })
+    }
+
+    /// Gives the home what it had before a restart.
+    pub fn restore(&mut self, home: RestoredHome, now: Now) {
+        self.hub.restore(home, now);
     }
 
     /// Whether there are connections. Their tokens can expire by the wall clock.

@@ -20,6 +20,7 @@ use crate::engine::shard::{Shard, TurnShare, TurnUsage};
 use crate::engine::wakeups::{KernelNews, resume_writes};
 use crate::hub::{FANOUT_SENDS, WORK, deadlines_of_pass};
 use crate::model::message::endpoints;
+use crate::model::snapshot::RestoredHome;
 
 /// Minimum number of sends per turn of a shard, however many laps are open: fewer are not worth a
 /// system call.
@@ -154,6 +155,15 @@ impl Worker {
             mark,
             passes,
         })
+    }
+
+    /// Gives the homes of the shards what they had before a restart. Call it before
+    /// [`Worker::run`].
+    pub fn restore(&mut self, homes: Vec<RestoredHome>) {
+        self.read_clocks();
+        for (shard, home) in self.shards.iter_mut().zip(homes) {
+            shard.restore(home, self.now);
+        }
     }
 
     /// Runs until the node shuts down and every connection of every shard is closed.

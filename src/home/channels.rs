@@ -47,6 +47,8 @@ pub(super) struct Channel {
     /// Number of prepared publications that are not committed, and of other reasons to keep the
     /// stream: writes and questions that the store has not answered, and upkeep.
     pub(super) prepared: u32,
+    /// Whether the channel lost its last subscriber in the drain.
+    pub(super) was_subscribed: bool,
     pub(super) members: Option<Box<Members>>,
 }
 
@@ -67,6 +69,8 @@ pub struct Channels {
     pub(super) presence_queries: PresenceQueries,
     pub(super) epochs: Epochs,
     pub(super) latest_cells: LatestCells,
+    /// Whether the clients leave because the node ends.
+    pub(super) is_draining: bool,
     /// Memory use of the streams.
     pub(super) history: ShardUsage,
     pub(super) due: Vec<u32>,
@@ -97,8 +101,9 @@ impl Channels {
             shed: 0,
             idempotency_keys: IdempotencyKeys::new(keys),
             presence_queries: PresenceQueries::default(),
-            epochs: Epochs::new(seed),
+            epochs: Epochs::new(seed, names.shards()),
             latest_cells: LatestCells::default(),
+            is_draining: false,
             history,
             due: Vec::new(),
             expired: Vec::new(),
@@ -137,6 +142,7 @@ impl Channels {
             stream: NONE,
             generation: self.epochs.generation(hash),
             prepared: 0,
+            was_subscribed: false,
             members: None,
         };
         let at = self.channels.insert(channel) as u32;
@@ -148,7 +154,8 @@ impl Channels {
     pub(super) fn remove_if_unused(&mut self, at: u32) {
         let Some(channel) = self.channels.get(at as usize) else { return };
         let is_used = channel.interested != 0 || channel.stream != NONE || channel.prepared > 0;
-        if is_used || channel.members.is_some() {
+        let is_remembered = self.is_draining && self.has_own_generation(channel);
+        if is_used || is_remembered || channel.members.is_some() {
             return;
         }
         let hash = channel.hash;
@@ -156,6 +163,12 @@ impl Channels {
             entry.remove();
         }
         self.channels.remove(at as usize);
+    }
+
+    /// Whether the generation of a channel does not follow from its partition, because another
+    /// stream of the partition has ended since.
+    pub(super) fn has_own_generation(&self, channel: &Channel) -> bool {
+        channel.generation != self.epochs.generation(channel.hash)
     }
 
     /// The shards that get a publication of the channel: bit n for shard n.
@@ -210,7 +223,9 @@ impl Channels {
     /// Removes the interest of a shard.
     pub fn release(&mut self, release: &Release) {
         if let Some(at) = self.find(release.hash, &release.channel) {
-            self.channels[at as usize].interested &= !(1 << release.shard);
+            let channel = &mut self.channels[at as usize];
+            channel.interested &= !(1 << release.shard);
+            channel.was_subscribed |= self.is_draining;
             self.remove_if_unused(at);
         }
     }

@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 
-use crate::home::durable::stored::StoredPart;
+use crate::home::durable::stored::{StoredPart, Times};
 use crate::model::latest::Latest;
 use crate::model::message::HistoryRange;
 use crate::model::publication::Publication;
 use crate::model::retention::Retention;
+use crate::model::storage::StreamRecord;
 use crate::wire::filter::Filter;
 use crate::wire::protocol::{Epoch, Position};
 
@@ -63,6 +64,13 @@ impl Stream {
     pub fn loaded(position: Position, expires: u64, stored: StoredPart) -> Self {
         let (top, stored) = (position.offset, Some(Box::new(stored)));
         Stream { top, expires, stored, ..Stream::empty(position.epoch) }
+    }
+
+    /// A stream that was in memory before a restart, without its publications.
+    pub fn restored(record: &StreamRecord, times: Times) -> Self {
+        let StreamRecord { epoch, top, ends, version, .. } = record;
+        let (expires, version) = (times.moment_of(*ends), version.clone());
+        Stream { top: *top, expires, version, ..Stream::empty(*epoch) }
     }
 
     /// The empty stream of a channel without publications; read only.
@@ -121,7 +129,7 @@ impl Stream {
     /// Puts older publications, with the times at which they expire, before the kept ones, as far
     /// as they are consecutive and belong to the history.
     pub fn prepend(&mut self, older: Vec<(Publication, u64)>) {
-        let first = self.stored().map_or(u64::MAX, |stored| stored.first);
+        let first = self.stored().map_or(1, |stored| stored.first);
         for (publication, expires) in older.into_iter().rev() {
             let offset = publication.offset().unwrap_or(0);
             if offset + 1 == self.first_kept() && offset >= first {
@@ -171,6 +179,13 @@ impl Stream {
         if let Some(stored) = self.stored_mut() {
             stored.first = stored.first.max(first);
         }
+    }
+
+    /// The newest kept publication below an offset, and when it expires.
+    pub fn newest_below(&self, offset: u64) -> Option<(&Publication, u64)> {
+        let newer = self.next_offset().saturating_sub(offset);
+        let at = self.kept.len().checked_sub(usize::try_from(newer).ok()?)?.checked_sub(1)?;
+        self.kept.get(at).map(|kept| (&kept.publication, kept.expires))
     }
 
     /// The newest kept publication.

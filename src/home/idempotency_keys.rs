@@ -10,6 +10,8 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::base::memory::{ShardToFree, ShardUsage};
+use crate::home::durable::stored::Times;
+use crate::model::snapshot::SavedKey;
 use crate::wire::protocol::Position;
 
 /// Milliseconds for which a key is kept.
@@ -44,6 +46,8 @@ fn size(key: &str) -> usize {
 pub struct IdempotencyKeys {
     records: HashTable<KeyRecord>,
     order: VecDeque<KeyExpiry>,
+    /// Number of keys that were in front of `order` before.
+    dropped: u64,
     hasher: RandomState,
     share: ShardUsage,
 }
@@ -52,7 +56,7 @@ impl IdempotencyKeys {
     /// Creates an empty table; `share` is its part of the memory budget.
     pub fn new(share: ShardUsage) -> Self {
         let (records, order) = (HashTable::new(), VecDeque::new());
-        IdempotencyKeys { records, order, hasher: RandomState::new(), share }
+        IdempotencyKeys { records, order, dropped: 0, hasher: RandomState::new(), share }
     }
 
     /// Memory use of the keys.
@@ -78,12 +82,27 @@ impl IdempotencyKeys {
     }
 
     /// Stores a key that the store has kept over a restart. A key that is known stays as it is.
-    pub fn restore(&mut self, channel: u64, key: &str, position: Position, until: u64) {
+    pub fn restore(&mut self, channel: u64, key: &str, position: Option<Position>, until: u64) {
         let hash = self.hasher.hash_one((channel, key));
         let same = |done: &KeyRecord| done.channel == channel && *done.key == *key;
         if self.records.find(hash, same).is_none() {
-            self.insert(channel, key, Some(position), until);
+            self.insert(channel, key, position, until);
         }
+    }
+
+    /// The key with this number or the next one that is kept, and the number after it; `None`:
+    /// there is none. Keys are numbered in their order. A key that is kept no more is `None`.
+    pub fn next_saved(&self, number: u64, times: Times) -> Option<(u64, Option<SavedKey>)> {
+        let number = number.max(self.dropped);
+        let noted = self.order.get(usize::try_from(number - self.dropped).ok()?)?;
+        let found = self.records.find(noted.hash, |done| Arc::ptr_eq(&done.key, &noted.key));
+        let saved = |done: &KeyRecord| SavedKey {
+            hash: done.channel,
+            key: done.key.clone(),
+            position: done.position,
+            until: times.unix_of(done.until),
+        };
+        Some((number + 1, found.filter(|done| done.until > times.now).map(saved)))
     }
 
     fn insert(&mut self, channel: u64, key: &str, position: Option<Position>, until: u64) {
@@ -110,6 +129,7 @@ impl IdempotencyKeys {
     fn drop_oldest(&mut self) {
         if let Some(KeyExpiry { hash, key, .. }) = self.order.pop_front() {
             self.share.change(size(&key), 0);
+            self.dropped += 1;
             let found = self.records.find_entry(hash, |done| Arc::ptr_eq(&done.key, &key));
             if let Ok(found) = found {
                 found.remove();

@@ -15,11 +15,15 @@ mod epochs;
 pub mod history;
 pub mod members;
 mod publishing;
+mod restores;
+mod saves;
 mod latest_cells;
 mod polled;
 pub mod idempotency_keys;
 pub mod presence_parts;
 mod presence_queries;
+#[cfg(test)]
+mod snapshot_tests;
 mod streams;
 mod subscribers;
 pub mod users;
@@ -36,6 +40,7 @@ use crate::home::channels::Channels;
 use crate::home::durable::requests::{Found, channel_of, needs_stream};
 use crate::home::durable::state::Durable;
 use crate::home::durable::stored::Times;
+use crate::home::saves::Saves;
 use crate::home::users::{UserLimit, Users};
 use crate::model::ids::Ids;
 use crate::model::message::{
@@ -63,6 +68,8 @@ pub struct Home {
     prepared: VecDeque<PreparedPublication>,
     /// What is on its way to the store and back.
     durable: Durable,
+    /// The snapshot that is being made.
+    saves: Saves,
     metrics: Arc<Metrics>,
     /// Channels with the most publications, while an operator watches.
     busiest: Busiest,
@@ -78,7 +85,7 @@ pub struct HomeContext {
     pub names: Names,
     /// Makes the ids of clients.
     pub ids: Ids,
-    /// Seed of the epochs.
+    /// Secret seed of the epochs of all homes of the node.
     pub seed: u64,
     /// Memory budget of the history.
     pub history: ShardUsage,
@@ -101,8 +108,19 @@ impl Home {
         let durable = Durable::new(context.store, context.shard, context.stored);
         let channels = Channels::new(settings, (names, ids), seed, (history, keys));
         let (users, prepared) = (Users::default(), VecDeque::new());
-        let busiest = Busiest::default();
-        Home { control, channels, users, user_limit, prepared, durable, metrics, busiest, now: 0 }
+        let (saves, busiest) = (Saves::default(), Busiest::default());
+        Home {
+            control,
+            channels,
+            users,
+            user_limit,
+            prepared,
+            durable,
+            saves,
+            metrics,
+            busiest,
+            now: 0,
+        }
     }
 
     /// Changes the limits. What the home keeps already stays as it is.
@@ -147,6 +165,10 @@ impl Home {
             Message::Admit(admit) => self.admit(post, admit),
             Message::Depart(Depart { user, address }) => {
                 self.users.depart(user, address);
+                Ok(())
+            }
+            Message::SnapshotRequest(request) => {
+                self.begin_snapshot(*request);
                 Ok(())
             }
             Message::StoreWritten(written) => {
@@ -194,6 +216,9 @@ impl Home {
         found: Option<&Found>,
     ) -> Result<(), Message> {
         let reply_to = question.reply_to;
+        if self.saves.is_frozen() && question.query == ChannelQuery::RemoveHistory {
+            return self.answer_query(post, question, Err(Error::INTERNAL));
+        }
         if matches!(question.query, ChannelQuery::Presence(_)) {
             let Err(question) = self.channels.queue_presence_query(*question) else {
                 return Ok(());
@@ -238,17 +263,20 @@ impl Home {
             self.continue_durable(post, budget);
         }
         let presence = self.answer_presence_queries(post, budget);
-        presence || self.durable.goes_on()
+        let snapshot = self.continue_snapshot(post, budget);
+        presence || snapshot || self.durable.goes_on()
     }
 
     /// Whether [`Home::continue_work`] has something to do.
     pub fn waits(&self) -> bool {
-        !self.prepared.is_empty() || self.channels.presence_queries() > 0 || self.durable.has_work()
+        let has_answers = self.channels.presence_queries() > 0 || self.saves.has_walk();
+        has_answers || !self.prepared.is_empty() || self.durable.has_work()
     }
 
-    /// Whether work was begun that takes many turns: presence queries, or what the store kept.
+    /// Whether work was begun that takes many turns: presence queries, a part of the snapshot, or
+    /// what the store kept.
     pub fn is_unfinished(&self) -> bool {
-        self.channels.presence_queries() > 0 || self.durable.goes_on()
+        self.channels.presence_queries() > 0 || self.saves.has_walk() || self.durable.goes_on()
     }
 
     /// Continues the presence answers; returns whether the budget ended first.

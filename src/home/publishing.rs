@@ -66,6 +66,9 @@ impl Home {
         if let Some(position) = self.channels.published_before(request, self.now) {
             return Err(PublishRefusal::Before(position));
         }
+        if self.saves.is_frozen() {
+            return Err(PublishRefusal::Unavailable);
+        }
         // A prepared publication that would decide this has not been committed.
         match self.prepared.iter().any(|prepared| prepared.may_repeat(request)) {
             true => Err(PublishRefusal::Unavailable),

@@ -12,6 +12,7 @@ impl Hub {
     /// Refuses newcomers from now on.
     pub fn begin_drain(&mut self) {
         self.draining = true;
+        self.home.begin_drain();
     }
 
     /// Starts a connection in a reserved slot that gets no other answer than 503. Its request is

@@ -143,7 +143,8 @@ impl Hub {
             | Message::Depart(_)
             | Message::StoreWritten(_)
             | Message::StoreAnswer(_)
-            | Message::StoreDue(_) => {
+            | Message::StoreDue(_)
+            | Message::SnapshotRequest(_) => {
                 let handled = self.home.handle(message, post);
                 // Answers that take many turns begin in this turn.
                 self.unfinished |= self.home.is_unfinished();
@@ -166,6 +167,7 @@ impl Hub {
             | Message::StoreRead(_)
             | Message::Surveyed(_)
             | Message::Watched(_)
+            | Message::SnapshotAnswer(_)
             | Message::Ordered(_) => {}
         }
         Ok(())

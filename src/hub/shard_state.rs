@@ -7,8 +7,10 @@ use std::sync::Arc;
 use crate::base::connection_limits::ConnectionLimits;
 use crate::base::memory::{MemoryBudgets, MemoryKind, ShardUsage};
 use crate::base::metrics::{FrameType, Metrics};
+use crate::base::sys::Now;
 use crate::base::vitals::Vitals;
 use crate::base::work_budget::{Stage, WorkBudget};
+use crate::home::durable::stored::Times;
 use crate::home::{self, Home};
 use crate::hub::bounded_walks::{SlotWalk, StaleMember, SurveyWalk};
 use crate::hub::connections::{Connection, Connections, NONE};
@@ -24,6 +26,7 @@ use crate::model::ids::{Address, Ids};
 use crate::model::message::{Depart, Endpoint, Leave, Message};
 use crate::model::names::Names;
 use crate::model::revocation::Revocations;
+use crate::model::snapshot::RestoredHome;
 use crate::wire::deflate::Inflater;
 use crate::wire::filter::Filters;
 
@@ -154,7 +157,7 @@ pub struct ShardContext {
     pub connection_limits: Arc<ConnectionLimits>,
     /// How much memory the node may use.
     pub budgets: MemoryBudgets,
-    /// Seed of the epochs.
+    /// Secret seed of the epochs of all homes of the node.
     pub seed: u64,
     /// Endpoint of the store; `None`: there is none.
     pub store: Option<Endpoint>,
@@ -251,6 +254,11 @@ impl Hub {
             settings,
             next_settings: context.next_settings.clone(),
         }
+    }
+
+    /// Gives the home what it had before a restart.
+    pub fn restore(&mut self, home: RestoredHome, now: Now) {
+        self.home.restore(home, Times { now: now.millis, unix: now.unix });
     }
 
     /// Endpoint of the control plane.

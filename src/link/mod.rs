@@ -24,6 +24,7 @@ use crate::model::message::{
     Watched,
 };
 use crate::model::names::Names;
+use crate::model::snapshot::{SnapshotAnswer, SnapshotQuery, SnapshotRequest};
 use crate::wire::protocol::Error;
 
 /// Maximum time that a sender waits for room on the bus.
@@ -47,6 +48,7 @@ enum LinkAnswer {
     Published(Box<Published>),
     Surveyed(Box<Surveyed>),
     Watched(Box<Watched>),
+    Snapshot(Box<SnapshotAnswer>),
     ChannelAnswer(Result<ChannelAnswer, Error>),
     Ordered,
 }
@@ -223,6 +225,16 @@ impl Link {
         self.ask(shard, Rank::Ingress, message).await
     }
 
+    /// Asks the home of a shard for a part of the snapshot.
+    pub async fn snapshot(
+        &self,
+        shard: Endpoint,
+        query: SnapshotQuery,
+    ) -> Result<Pending, LinkBusy> {
+        let message = |tag| Message::SnapshotRequest(Box::new(SnapshotRequest { tag, query }));
+        self.ask(shard, Rank::Request, message).await
+    }
+
     /// Orders a shard to act on connections. It answers when the order is carried out.
     pub async fn order(&self, shard: Endpoint, order: Arc<Order>) -> Result<Pending, LinkBusy> {
         let message = |tag| Message::Order(OrderRequest { tag, order });
@@ -373,6 +385,9 @@ impl Link {
                 self.answer(surveyed.tag, LinkAnswer::Surveyed(surveyed))
             }
             Message::Watched(watched) => self.answer(watched.tag, LinkAnswer::Watched(watched)),
+            Message::SnapshotAnswer(answer) => {
+                self.answer(answer.tag, LinkAnswer::Snapshot(answer));
+            }
             Message::Ordered(tag) => self.answer(tag, LinkAnswer::Ordered),
             _ => misrouted(),
         }
@@ -422,6 +437,14 @@ impl Pending {
     pub async fn watched(self) -> Result<Watched, LinkBusy> {
         match self.answer().await? {
             LinkAnswer::Watched(watched) => Ok(*watched),
+            _ => Err(LinkBusy),
+        }
+    }
+
+    /// Answer of a home to a question for a part of the snapshot.
+    pub async fn snapshot(self) -> Result<SnapshotAnswer, LinkBusy> {
+        match self.answer().await? {
+            LinkAnswer::Snapshot(answer) => Ok(*answer),
             _ => Err(LinkBusy),
         }
     }

@@ -12,6 +12,7 @@ use crate::model::namespaces::RecoveryMode;
 use crate::model::publication::{Encoding, Publication, PublicationExtra, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::revocation::Revocations;
+use crate::model::snapshot::{SnapshotAnswer, SnapshotRequest};
 use crate::model::storage::{StoreAnswer, StoreDue, StoreRead, StoreWrite, StoreWritten};
 use crate::wire::filter::Filter;
 use crate::wire::protocol::reply::ClientInfo;
@@ -94,6 +95,8 @@ pub enum Message {
     HomeQuery(Box<HomeQuery>),
     /// A shard has lost its last subscriber of a channel.
     Release(Release),
+    /// The control plane asks a home for a part of the snapshot.
+    SnapshotRequest(Box<SnapshotRequest>),
     /// A shard without free slots asks another shard for one.
     SlotRequest(SlotRequest),
     /// A shard gives an offered slot back, because its socket could not be moved.
@@ -126,6 +129,8 @@ pub enum Message {
     Surveyed(Box<Surveyed>),
     /// The answer to `Watch`.
     Watched(Box<Watched>),
+    /// The answer to `SnapshotRequest`.
+    SnapshotAnswer(Box<SnapshotAnswer>),
     /// The answer to `Order` or `Reconfigure`, by its tag: it is carried out.
     Ordered(u64),
 }
@@ -152,6 +157,7 @@ impl Message {
             | Message::Depart(_)
             | Message::HomeQuery(_)
             | Message::Release(_)
+            | Message::SnapshotRequest(_)
             | Message::SlotRequest(_)
             | Message::SlotRelease(_) => Rank::Request,
             Message::StoreWrite(_)
@@ -168,6 +174,7 @@ impl Message {
             | Message::SlotOffer(_)
             | Message::Surveyed(_)
             | Message::Watched(_)
+            | Message::SnapshotAnswer(_)
             // An order comes after the publications that were sent before it.
             | Message::Order(_)
             | Message::Reconfigure(_)

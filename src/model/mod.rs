@@ -22,6 +22,7 @@ pub mod latest;
 pub mod channel_query;
 pub mod retention;
 pub mod storage;
+pub mod snapshot;
 pub mod revocation;
 pub mod token;
 pub mod lookup;

@@ -1,12 +1,22 @@
 //! Hashes of channel names and user IDs, and the shards that are their homes.
 //!
-//! Owns the hash function that all endpoints of a node share. Never stores a name.
+//! Owns the hash function that all endpoints of a node share. Never stores a name. The invariant:
+//! names of a partition have the same home, however many shards there are.
 
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
 use crate::model::message::Endpoint;
 use crate::model::revocation::RevocationScope;
+
+/// Number of partitions of all names. It is far above the number of shards, so the homes get equal
+/// parts.
+pub const PARTITIONS: usize = 1 << 18;
+
+/// The partition of a hash. It depends on the high bits, because hash tables use the low bits.
+pub fn partition(hash: u64) -> usize {
+    (hash >> 32) as usize % PARTITIONS
+}
 
 /// Hashes names and finds their homes. All endpoints of a node use the same key.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +56,18 @@ impl Names {
         hasher.finish().max(1)
     }
 
-    /// The home shard of a hash. It depends on the high bits, because hash tables use the low bits.
+    /// Number of shards.
+    pub fn shards(&self) -> u8 {
+        self.shards
+    }
+
+    /// The home shard of a hash.
     pub fn home(&self, hash: u64) -> Endpoint {
-        ((hash >> 32) % u64::from(self.shards)) as Endpoint
+        self.home_of_partition(partition(hash))
+    }
+
+    /// The home shard of all names of a partition.
+    pub fn home_of_partition(&self, partition: usize) -> Endpoint {
+        (partition % usize::from(self.shards)) as Endpoint
     }
 }

@@ -5,4 +5,5 @@
 pub mod banner;
 mod pid_file;
 pub mod preflight;
+mod restart;
 pub mod server;

@@ -28,6 +28,8 @@ use crate::model::message::RANKS;
 use crate::process::banner::{Banner, Port, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
+use crate::process::restart::Restart;
+use crate::store::thread::StoreThread;
 use crate::store::{Store, StoreOptions};
 use crate::tls::Tls;
 use crate::tls::provider;
@@ -65,23 +67,27 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let traces = traced.then(|| TraceOptions::read(|name| std::env::var(name).ok())).transpose()?;
     let hosts = tls.ports.hosts();
     settings.tls = tls.ports.public.as_ref().map(|port| port.config.clone());
+    let (runtime, signals) = start_runtime(&config)?;
+    notify::starting("connecting to brokers");
+    let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
+    let store = open_store(&config)?;
+    let slots = slots(&report);
+    notify::starting("reading the snapshot");
+    let restart = Restart::read(&config, slots.len())?;
     let plan = NodeSettings {
         listeners,
         listener: config.listener_options(),
         inboxes: [config.engine.inbox; RANKS],
         rings: config.ring_sizes(),
-        has_store: !config.store.path.is_empty(),
+        has_store: store.is_some(),
+        secrets: restart.secrets(),
         hub: settings,
-        slots: slots(&report),
+        slots,
     };
-    let (runtime, signals) = start_runtime(&config)?;
-    notify::starting("connecting to brokers");
-    let feeds = runtime.block_on(PreparedFeeds::new(&config))?;
-    let store = open_store(&config)?;
     notify::starting("opening the rings");
     let bell = Arc::new(Notify::new());
     let rung = bell.clone();
-    let node = Node::start(plan, Box::new(move || rung.notify_one()))?;
+    let mut node = Node::start(plan, Box::new(move || rung.notify_one()))?;
     let store_metrics = store.as_ref().map(|store| store.metrics().clone());
     let store = store.map(|store| store.run(node.bus.clone(), node.names)).transpose()?;
     // Written once the port is bound, so that a second server does not overwrite it.
@@ -96,8 +102,20 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         .with_traces(traces)
         .with_store(store_metrics)
         .with_reload(load, loaded);
+    let (homes, snapshot) = restart.take();
+    node.open(homes);
     let facts = facts(&config, &access, &node, &report);
     log::screen(banner(&facts.with_ports(control.internal_address(), hosts)));
+    run(&runtime, control.with_snapshot(snapshot), signals, store)
+}
+
+/// Serves until the shutdown is over, and then closes the store.
+fn run(
+    runtime: &Runtime,
+    control: Control,
+    signals: Signals,
+    store: Option<StoreThread>,
+) -> Result<(), Failure> {
     let served = runtime.block_on(control.run(signals));
     if let Some(store) = store {
         notify::status("Closing the store");

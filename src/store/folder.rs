@@ -30,6 +30,8 @@ const FORMAT_BYTES_MAX: u64 = 256;
 const DATA: &str = "data";
 /// Folder of a database that is being created.
 const NEW_DATA: &str = "data.new";
+/// Name of a snapshot, and begin of the names of its other files.
+pub const SNAPSHOT: &str = "snapshot";
 /// Folder that file systems have at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -102,10 +104,11 @@ impl Folder {
         };
         for entry in entries {
             let name = entry.map_err(|error| self.unreadable(&error))?.file_name();
-            if ![LOST_AND_FOUND, LOCK_FILE, SOCKET, FORMAT_NEW, NEW_DATA]
+            let is_own = [LOST_AND_FOUND, LOCK_FILE, SOCKET, FORMAT_NEW, NEW_DATA]
                 .iter()
-                .any(|known| name == *known)
-            {
+                .any(|known| name == *known);
+            // A snapshot can be there without a store, if the disk was full at the first start.
+            if !is_own && !name.as_encoded_bytes().starts_with(SNAPSHOT.as_bytes()) {
                 return Err(Failure::new(
                     format!(
                         "{} has no file {FORMAT_FILE}, but has {}",

@@ -17,6 +17,7 @@ pub mod memory_disk;
 pub mod reading;
 pub mod records;
 pub mod service;
+pub mod snapshot;
 pub mod state;
 pub mod thread;
 pub mod tools;

@@ -20,7 +20,10 @@ pub fn binary() -> PathBuf {
 
 /// The binary under test, in an environment that configures nothing.
 pub fn command() -> Command {
-    let mut command = Command::new(binary());
+    without_configuration(Command::new(binary()))
+}
+
+fn without_configuration(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("DRUMLINE_") || text.starts_with("CENTRIFUGO_") {
@@ -124,8 +127,16 @@ impl Server {
         internal: u16,
         prepare: impl FnOnce(&mut Command),
     ) -> Server {
+        Server::launch_by(command(), flags, (port, internal), prepare)
+    }
+
+    fn launch_by(
+        mut command: Command,
+        flags: &[&str],
+        (port, internal): (u16, u16),
+        prepare: impl FnOnce(&mut Command),
+    ) -> Server {
         let own = if internal == port { 0 } else { internal };
-        let mut command = command();
         command
             .args(["serve", "--prometheus.enabled"])
             .args(["--http_server.port", &port.to_string()])
@@ -137,8 +148,25 @@ impl Server {
         Server { child, port, internal }
     }
 
+    /// Like [`Server::on_one_port`], with the mounts of another process.
+    pub fn with_mounts_of(process: u32, flags: &[&str]) -> Server {
+        let mut command = Command::new("nsenter");
+        command.args(["-m", "-t", &process.to_string()]).arg(binary());
+        let mut all = Server::small(flags);
+        all.extend(["--http_api.key", API_KEY]);
+        let port = free_port();
+        let command = without_configuration(command);
+        let server = Server::launch_by(command, &all, (port, port), |_| {});
+        server.listening().expect("the server starts")
+    }
+
     fn try_spawn(flags: &[&str], port: u16, internal: u16) -> Result<Server, ExitStatus> {
-        let mut server = Server::launch_on(flags, port, internal, |_| {});
+        Server::launch_on(flags, port, internal, |_| {}).listening()
+    }
+
+    /// Waits until the server listens, or has ended.
+    fn listening(mut self) -> Result<Server, ExitStatus> {
+        let server = &mut self;
         let ended = wait_for("the server to listen", || {
             let ended = server.child.try_wait().unwrap();
             let listens = || TcpStream::connect(server.internal_address()).is_ok();
@@ -147,8 +175,8 @@ impl Server {
         if let Some(status) = ended {
             return Err(status);
         }
-        server.settle();
-        Ok(server)
+        self.settle();
+        Ok(self)
     }
 
     /// Waits until no socket of a client is held, and returns the number of slots taken then:

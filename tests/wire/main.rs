@@ -47,6 +47,7 @@ mod request_heads;
 mod secrets;
 mod signals;
 mod slots;
+mod snapshots;
 mod start;
 mod streams;
 mod tls;

@@ -7,6 +7,7 @@ use drumline::base::metrics::Metrics;
 use drumline::config::Config;
 use drumline::engine::node::{Node, NodeSettings};
 use drumline::model::message::{Message, Post, RANKS, Rank};
+use drumline::model::snapshot::NodeSecrets;
 
 use crate::common::{Client, Server, UNI_WEBSOCKET, WEBSOCKET};
 use crate::common::{free_port, upgrade_request, wait_for};
@@ -106,6 +107,7 @@ fn a_full_shard_hands_new_sockets_to_another_shard() {
     config.client.insecure = true;
     let plan = NodeSettings {
         has_store: false,
+        secrets: NodeSecrets { names: [1; 16], epochs: 1 },
         listeners: vec![ListenAddress::Tcp(address)],
         slots: vec![100, 1000],
         listener: config.listener_options(),
@@ -113,7 +115,8 @@ fn a_full_shard_hands_new_sockets_to_another_shard() {
         rings: config.ring_sizes(),
         hub: config.hub_settings(0),
     };
-    let node = Node::start(plan, Box::new(|| {})).unwrap();
+    let mut node = Node::start(plan, Box::new(|| {})).unwrap();
+    node.open(Vec::new());
     let sum = |get: fn(&Metrics) -> u64| node.metrics.iter().map(|shard| get(shard)).sum::<u64>();
     let mut clients: Vec<_> = (0..900).map(|_| Client::connected(address)).collect();
     assert_eq!(sum(|shard| shard.refused.get()), 0);

@@ -1,14 +1,22 @@
-//! Section about the store of durable channels.
+//! Section about the store of durable channels, and the snapshot of the others.
 //!
 //! Owns its keys. Never opens the store.
 
 use super::section::section;
+use crate::config::duration::ConfigDuration;
 
 section! {
     /// The store: publications of durable channels on disk.
     Store {
         /// Folder of the store. The server creates it if it is missing. Empty: there is no store,
-        /// and no channel can be durable.
+        /// no channel can be durable, and a stop writes no snapshot.
         path: String = String::new(),
+        /// Time at the end of a graceful shutdown that is kept for the snapshot: positions,
+        /// histories and idempotency keys of channels that are not durable, which the next start
+        /// takes over. It is part of `shutdown.timeout`, and not taken from `shutdown.spread`.
+        snapshot_timeout: ConfigDuration = ConfigDuration::seconds(10),
+        /// Maximum bytes of the snapshot. Histories beyond it are left out, then idempotency keys,
+        /// then positions. 0: a stop writes no snapshot.
+        snapshot_max_bytes: usize = 1 << 30,
     }
 }

@@ -80,6 +80,16 @@ impl Durable {
         }
     }
 
+    /// Endpoint of the home's shard.
+    pub fn shard(&self) -> Endpoint {
+        self.shard
+    }
+
+    /// The time of this turn.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
     /// Whether there is a store.
     pub fn is_used(&self) -> bool {
         self.store.is_some()

@@ -167,7 +167,7 @@ impl Home {
         };
         for key in &loaded.keys {
             let until = times.moment_of(key.until);
-            self.channels.idempotency_keys.restore(hash, &key.key, key.position, until);
+            self.channels.idempotency_keys.restore(hash, &key.key, Some(key.position), until);
         }
         match self.channels.stream_of(at) {
             None => {

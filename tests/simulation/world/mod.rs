@@ -104,7 +104,7 @@ impl World {
                 ids: Ids::new([3; 16]),
                 connection_limits: connection_limits.clone(),
                 budgets: budgets.clone(),
-                seed: seed + u64::from(shard),
+                seed,
                 store: None,
                 next_settings: next_settings[usize::from(shard)].clone(),
                 vitals: Arc::default(),
