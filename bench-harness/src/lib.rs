@@ -22,6 +22,8 @@ pub mod latency;
 
 pub mod clock;
 
+pub mod random;
+
 pub mod wire;
 
 pub mod dialect;
