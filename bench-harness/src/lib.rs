@@ -24,6 +24,8 @@ pub mod clock;
 
 pub mod random;
 
+pub mod timeline;
+
 pub mod wire;
 
 pub mod dialect;
