@@ -16,6 +16,8 @@ pub mod account;
 
 pub mod namespace;
 
+pub mod blackhole;
+
 mod profile;
 
 pub mod latency;
