@@ -32,6 +32,8 @@ pub(super) struct Activity {
 /// What an activity has counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
+    /// Number of the present episode: kinds of episodes take turns, so that a short run has each.
+    pub(super) episode: u64,
     /// Counts by name.
     pub(super) counts: BTreeMap<&'static str, u64>,
     /// The first faults.
@@ -73,6 +75,7 @@ impl Activity {
             if !scene.pause(pause) {
                 break;
             }
+            tally.episode = episode;
             if let Err(error) = (self.episode)(scene, &mut random, &mut tally) {
                 eprintln!("  {}: {error:#}", self.name);
                 tally.fault(format!("{error:#}"));

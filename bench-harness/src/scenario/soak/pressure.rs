@@ -43,9 +43,9 @@ pub(super) fn unread(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) 
 /// Publications to more channels than the server keeps streams, or of more bytes than the history
 /// has room for.
 pub(super) fn history(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()> {
-    let (channels, each) = match random.one_in(2) {
-        true => (scene.sizes.kept_channels, 2),
-        false => (scene.sizes.few_channels(), KEPT_EACH),
+    let (channels, each) = match tally.episode % 2 {
+        0 => (scene.sizes.kept_channels, 2),
+        _ => (scene.sizes.few_channels(), KEPT_EACH),
     };
     let first = random.number();
     let name = |nth: u64| format!("\"kept:history-{:x}\"", first.wrapping_add(nth));

@@ -25,7 +25,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Some publishers publish to the channels of the established clients for a while.
 pub(super) fn episode(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()> {
     let post = Post::drumline(API_KEY);
-    let (api, what) = match random.within(0..=2) {
+    let (api, what) = match tally.episode % 3 {
         0 => (Api::Http(post), BY_HTTP),
         1 => (Api::Http(post.pipelined(random.within(2..=64))), BY_HTTP),
         _ => (Api::WebSocket, BY_WEBSOCKET),

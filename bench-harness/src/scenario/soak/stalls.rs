@@ -37,7 +37,7 @@ const READING: Duration = Duration::from_millis(700);
 
 /// One group of clients stalls, then reads again.
 pub(super) fn episode(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()> {
-    let by_limit = random.one_in(2);
+    let by_limit = tally.episode.is_multiple_of(2);
     let (clients, bytes) = match by_limit {
         true => (FEW, QUEUE_BYTES * 2),
         false => (scene.sizes.stalled, QUEUE_BYTES * 3 / 4),

@@ -28,7 +28,10 @@ const BYTES: usize = 512;
 
 /// One storm.
 pub(super) fn episode(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()> {
-    if random.one_in(2) { recovering(scene, random, tally) } else { plain(scene, random, tally) }
+    match tally.episode % 2 {
+        0 => recovering(scene, random, tally),
+        _ => plain(scene, random, tally),
+    }
 }
 
 /// Clients of one channel miss publications while they are cut.
