@@ -94,7 +94,7 @@ client      300    release                 | a client that sends valid, half-val
 audit       300    cargo-audit             | advisories of dependencies
 deny        300    cargo-deny              | full: licences, sources and duplicates of dependencies
 fuzz        900    clang cargo-fuzz fuzzers | fuzz targets of every parser
-bench       900    release python nginx rabbitmq redis | drumline-bench: million, one-to-one, ladder, showdown, feed, TLS, durable; small
+bench       900    release python nginx rabbitmq redis nft ip | drumline-bench: million, one-to-one, ladder, showdown, feed, TLS, durable, soak; small
 peers       900    release python peers    | drumline-bench peers, with a peer that is missing and one that dies
 hostile     600    release                 | loads of attackers, small, with the bound of a pass; last, when nothing is built behind
 "
@@ -265,6 +265,7 @@ step_bench() {
         "$bench" showdown --only 200 --relayed 20 --seconds 1 --rounds 1 --parts headers,cases,latency \
             --results "$results" &&
         "$bench" feed --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" soak --connections 200 --seconds 20 --results "$results" &&
         bench_tls "$bench" "$results" &&
         bench_durable "$bench" "$results"
 }

@@ -71,14 +71,12 @@ impl ProcessSample {
     pub fn of_one(pid: u32) -> Result<Self> {
         let stat = parse_stat(&read(pid, "stat")?).with_context(|| format!("process {pid}"))?;
         ensure!(stat.state != 'Z', "process {pid} has ended");
-        let status = read(pid, "status")?;
         Ok(ProcessSample {
             pids: vec![pid],
             user_ns: stat.user_ns,
             system_ns: stat.system_ns,
             scheduled_ns: scheduled(pid),
-            rss_anon: kib_field(&status, "RssAnon")
-                .with_context(|| format!("/proc/{pid}/status: no RssAnon"))?,
+            rss_anon: rss_anon(pid)?,
             pss: read(pid, "smaps_rollup").ok().and_then(|text| kib_field(&text, "Pss")),
         })
     }
@@ -263,6 +261,19 @@ fn parse_busy(text: &str) -> Option<u64> {
     let fields: Vec<&str> = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().collect();
     let ticks = [0, 1, 2, 5, 6].map(|at| fields.get(at)?.parse::<u64>().ok());
     ticks.into_iter().sum::<Option<u64>>().map(|ticks| ticks * TICK_NS)
+}
+
+/// Resident anonymous memory of a process without its descendants, in bytes.
+pub fn rss_anon(pid: u32) -> Result<u64> {
+    let status = read(pid, "status")?;
+    kib_field(&status, "RssAnon").with_context(|| format!("/proc/{pid}/status: no RssAnon"))
+}
+
+/// Open descriptors of a process. Sockets in the table of an io_uring ring have none.
+pub fn descriptors(pid: u32) -> Result<u64> {
+    let listed = fs::read_dir(format!("/proc/{pid}/fd"));
+    Ok(listed.with_context(|| format!("cannot list the descriptors of process {pid}"))?.count()
+        as u64)
 }
 
 /// Bytes per connection: a growth divided by the connections that caused it.
@@ -523,6 +534,9 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
         let after = ProcessSample::of_tree(me).unwrap();
         assert!(after.scheduled_ns.unwrap() > before.scheduled_ns.unwrap());
         assert!(after.rss_anon > 0 && before.pids.contains(&me));
+        let opened = descriptors(me).unwrap();
+        let _file = fs::File::open("/proc/self/stat").unwrap();
+        assert!(descriptors(me).unwrap() > opened - 2 && descriptors(u32::MAX).is_err());
         assert!(ProcessSample::of_tree(u32::MAX).is_err());
         assert!(ProcessSample::of_threads(me, "").unwrap() >= before.scheduled_ns.unwrap());
         assert_eq!(ProcessSample::of_threads(me, "no thread").unwrap(), 0);

@@ -13,8 +13,9 @@ use crate::histogram_text::hgrm;
 use crate::plot::{self, Plot, Series};
 use crate::run::{Latency, Run};
 
-/// Name of the exported plot.
+/// Names of the exported plots: latencies, and values over time.
 const PLOT: &str = "plot.svg";
+const OVER_TIME: &str = "over-time.svg";
 /// Nanoseconds per microsecond, the unit of exported .hgrm files.
 const NS_PER_US: f64 = 1000.0;
 
@@ -39,10 +40,21 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Writes plot.svg, and a .hgrm (in us) and a .hlog (in ns) per latency series.
+/// Writes plot.svg with a .hgrm (in us) and a .hlog (in ns) per latency series, and over-time.svg
+/// if the scenario sampled the server.
 fn write(run: &Run, out: &Path) -> Result<Vec<PathBuf>> {
-    ensure!(!run.latency.is_empty(), "the scenario {} records no latency", run.scenario);
-    let mut files = vec![(PLOT.to_owned(), svg(run)?)];
+    ensure!(
+        !run.latency.is_empty() || !run.timelines.is_empty(),
+        "the scenario {} records no latency and no values over time",
+        run.scenario
+    );
+    let mut files = Vec::new();
+    if !run.latency.is_empty() {
+        files.push((PLOT.to_owned(), svg(run)?));
+    }
+    if !run.timelines.is_empty() {
+        files.push((OVER_TIME.to_owned(), over_time(run)?));
+    }
     for entry in &run.latency {
         let name = file_name(&entry.series);
         let histograms = recorded::histograms(entry)?;
@@ -65,7 +77,6 @@ fn write(run: &Run, out: &Path) -> Result<Vec<PathBuf>> {
 
 /// The plot of all latency series of a run, as an SVG document.
 pub fn svg(run: &Run) -> Result<String> {
-    let Environment { commit, kernel, .. } = &run.environment;
     let mut plots: Vec<Plot> = Vec::new();
     let many = run.latency.len() > LINES_PER_PLOT;
     for entry in &run.latency {
@@ -79,8 +90,7 @@ pub fn svg(run: &Run) -> Result<String> {
         match plots.iter_mut().find(|plot| plot.title == title) {
             Some(plot) => plot.series.push(series),
             None => {
-                let subtitle = format!("{}\ncommit {commit} · {kernel}", run.load);
-                plots.push(Plot { title, subtitle, series: vec![series] });
+                plots.push(Plot { title, subtitle: subtitle(run), series: vec![series] });
             }
         }
     }
@@ -88,6 +98,16 @@ pub fn svg(run: &Run) -> Result<String> {
         later.subtitle.clear();
     }
     plot::stack(&plots)
+}
+
+/// The values of a run over time, as an SVG document.
+pub fn over_time(run: &Run) -> Result<String> {
+    plot::over_time(&run.title, &subtitle(run), &run.timelines)
+}
+
+fn subtitle(run: &Run) -> String {
+    let Environment { commit, kernel, .. } = &run.environment;
+    format!("{}\ncommit {commit} · {kernel}", run.load)
 }
 
 fn series(name: &str, entry: &Latency) -> Result<Series> {
@@ -148,7 +168,7 @@ mod tests {
         );
         for (names, part) in [
             (vec!["a b", "a-b"], "two series of unicast would be written to a-b-us.hgrm"),
-            (vec![], "records no latency"),
+            (vec![], "records no latency and no values over time"),
         ] {
             let series: Vec<_> =
                 names.into_iter().map(|name| (name.to_owned(), recorder(1))).collect();
@@ -156,6 +176,21 @@ mod tests {
             let error = write(&run, &out).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_run_that_only_sampled_the_server_exports_its_values_over_time() {
+        use crate::timeline::{Timeline, TimelineLine};
+        let (values, name) = (vec![60.0, 61.0], "RssAnon".to_owned());
+        let lines = vec![TimelineLine { name, first: 0.0, step: 1.0, values }];
+        let mut run = run();
+        run.timelines = vec![Timeline { title: "memory".into(), unit: "MiB".into(), lines }];
+        let root = tempfile::tempdir().unwrap();
+        let path = run.write(root.path(), &[]).unwrap();
+        let paths = write(&Run::read(&path).unwrap(), &root.path().join("out")).unwrap();
+        assert_eq!(paths, [root.path().join("out").join(OVER_TIME)]);
+        let text = fs::read_to_string(&paths[0]).unwrap();
+        assert!(text.contains(">memory<") && text.contains(">MiB<"), "{text}");
     }
 
     #[test]

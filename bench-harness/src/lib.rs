@@ -16,11 +16,17 @@ pub mod account;
 
 pub mod namespace;
 
+pub mod blackhole;
+
 mod profile;
 
 pub mod latency;
 
 pub mod clock;
+
+pub mod random;
+
+pub mod timeline;
 
 pub mod wire;
 

@@ -98,6 +98,8 @@ enum Command {
     Reload(scenario::reload::Options),
     /// Scrapes of the metrics at a million connections.
     Scrape(Common),
+    /// Connects, cuts, storms, stalls and pressure for hours: memory over time, what is left.
+    Soak(scenario::soak::Options),
     /// Writes RESULTS.md from all results.
     Report {
         /// Folder of the results.
@@ -116,6 +118,9 @@ enum Command {
     /// Accepts connections and makes their TLS handshakes (started by the scenarios of TLS).
     #[command(hide = true)]
     BareTls(bare_tls::Options),
+    /// Holds the clients that are stopped by a signal (started by `soak`).
+    #[command(hide = true)]
+    SoakClients(scenario::soak::Arguments),
     /// Takes messages from RabbitMQ and acknowledges them (started by `feed`).
     #[command(hide = true)]
     BareConsumer(scenario::feed::Arguments),
@@ -184,6 +189,8 @@ fn run() -> Result<()> {
         Command::Slowloris(options) => scenario::slowloris::run(&options),
         Command::Reload(options) => scenario::reload::run(&options),
         Command::Scrape(common) => scenario::scrape::run(&common),
+        Command::Soak(options) => scenario::soak::run(&options),
+        Command::SoakClients(arguments) => scenario::soak::serve(&arguments),
         Command::PlainMonoio(options) => plain::serve_monoio(&options),
         Command::PlainTokio(options) => plain::serve_tokio(&options),
         Command::ShowdownServlet(options) => scenario::showdown::servlet::serve(&options),

@@ -44,8 +44,9 @@ pub fn enter_if_permitted() -> String {
     told
 }
 
-/// Makes the namespace and moves the calling thread into it. Returns what to say about it.
-fn enter() -> Result<String> {
+/// Makes the namespace and moves the calling thread into it. Returns what to say about it. Call it
+/// before the first thread starts.
+pub fn enter() -> Result<String> {
     let copied: Vec<(&str, String)> =
         COPIED.iter().filter_map(|name| Some((*name, read(name).ok()?))).collect();
     let changed = Changed::set(CHILD_ENTRIES, &ENTRIES.to_string())?;

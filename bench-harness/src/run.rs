@@ -14,6 +14,7 @@ use crate::grid::Grid;
 use crate::histogram_text;
 use crate::latency::{Deliveries, Percentiles, Recorder};
 use crate::rows::{self, Row};
+use crate::timeline::Timeline;
 
 /// Extension of result files.
 pub const EXTENSION: &str = "json";
@@ -39,6 +40,9 @@ pub struct Run {
     /// One table per load, for a scenario that measures several servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<Grid>,
+    /// Values over time, for a scenario that samples the server while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timelines: Vec<Timeline>,
     /// One entry per latency series; empty for a scenario that measures no latency.
     pub latency: Vec<Latency>,
     /// Remarks on the whole run.
@@ -87,6 +91,7 @@ impl Run {
             parameters: serde_json::Map::new(),
             rows: Vec::new(),
             tables: Vec::new(),
+            timelines: Vec::new(),
             latency: Vec::new(),
             notes: Vec::new(),
         }
@@ -103,6 +108,9 @@ impl Run {
         rows::check(&self.rows).with_context(|| format!("scenario {scenario}"))?;
         for table in &self.tables {
             table.check().with_context(|| format!("scenario {scenario}"))?;
+        }
+        for timeline in &self.timelines {
+            timeline.check().with_context(|| format!("scenario {scenario}"))?;
         }
         for (nth, entry) in self.latency.iter().enumerate() {
             let context = || format!("scenario {scenario}, series {}", entry.series);

@@ -264,7 +264,8 @@ fn totals(text: &str) -> BTreeMap<String, f64> {
     sums
 }
 
-fn metric(text: &str, name: &str, label: &str) -> Option<f64> {
+/// The sum of a metric over its label sets that contain `label`; `None` if it is not there.
+pub fn metric(text: &str, name: &str, label: &str) -> Option<f64> {
     let mut found = None;
     for line in text.lines() {
         let Some(rest) = line.strip_prefix(name) else { continue };

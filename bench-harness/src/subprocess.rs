@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::account::ProcessSample;
 
@@ -47,6 +48,12 @@ impl Subprocess {
     /// Its processor time and memory so far.
     pub fn sample(&self) -> Result<ProcessSample> {
         ProcessSample::of_tree(self.child.id())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let told = || format!("cannot signal the {} process", self.name);
+        kill_process(Pid::from_child(&self.child), signal).with_context(told)
     }
 
     /// Gives an order; [`Subprocess::answer`] waits for it.

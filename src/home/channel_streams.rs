@@ -184,10 +184,13 @@ impl Channels {
         }
     }
 
-    /// Drops what has expired at `now`, a bounded number per call.
+    /// Drops history and idempotency keys that have expired at `now`, a bounded number per call.
     pub fn expire(&mut self, now: u64, budget: &mut WorkBudget) {
         let mut due = std::mem::take(&mut self.due);
         let most = if budget.is_spent() { 0 } else { SWEEP_MAX };
+        if most > 0 {
+            budget.charge(cost::LOOK * self.idempotency_keys.expire(now));
+        }
         self.expiry.sweep((now / TICK) as u32, most, &mut due);
         for at in due.drain(..) {
             let Some(stream) = self.stream_of(at) else { continue };
@@ -224,7 +227,8 @@ impl Channels {
 
     /// When [`Channels::expire`] has something to do next, in milliseconds.
     pub fn next_expiry(&self) -> Option<u64> {
-        self.expiry.next_due().map(|tick| u64::from(tick) * TICK)
+        let streams = self.expiry.next_due().map(|tick| u64::from(tick) * TICK);
+        streams.into_iter().chain(self.idempotency_keys.next_expiry()).min()
     }
 }
 

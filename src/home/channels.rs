@@ -415,6 +415,10 @@ pub(crate) mod tests {
         assert_eq!(publish("", 4, "e"), (true, Some(3)));
         assert_eq!(publish("", 6, "e"), (false, Some(4)));
         assert_eq!(publish("", 1, "f"), (false, Some(5)));
+        assert!(homes.idempotency_keys.share().used() > 0);
+        homes.expire(301_000, &mut WorkBudget::new(1_000_000, true));
+        assert_eq!(homes.idempotency_keys.share().used(), 0, "keys expire without a publication");
+        assert_eq!(homes.next_expiry(), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::wire::protocol::Position;
 pub const HOLD_TIME: u64 = 300_000;
 /// Maximum number of keys dropped per call.
 const DROPPED_MAX: usize = 256;
+/// Milliseconds between two times at which expired keys are dropped: many expire in each.
+const EXPIRY_STEP: u64 = 1_000;
 /// Bytes per key beside its text and its records: reference counts and allocator overhead.
 const KEY_OVERHEAD: usize = 32;
 
@@ -75,9 +77,7 @@ impl IdempotencyKeys {
 
     /// Stores the key of a publication with its position.
     pub fn note(&mut self, channel: u64, key: &str, position: Option<Position>, now: u64) {
-        while self.order.front().is_some_and(|noted| noted.until <= now) {
-            self.drop_oldest();
-        }
+        self.expire(now);
         self.insert(channel, key, position, now + HOLD_TIME);
     }
 
@@ -113,6 +113,21 @@ impl IdempotencyKeys {
         let done = KeyRecord { hash, channel, key, position, until };
         self.records.insert_unique(hash, done, |done| done.hash);
         self.relieve();
+    }
+
+    /// Drops expired keys, a bounded number per call. Returns how many it has dropped.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let mut dropped = 0;
+        while dropped < DROPPED_MAX && self.order.front().is_some_and(|noted| noted.until <= now) {
+            self.drop_oldest();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// When [`IdempotencyKeys::expire`] has something to do next, in milliseconds.
+    pub fn next_expiry(&self) -> Option<u64> {
+        Some(self.order.front()?.until.next_multiple_of(EXPIRY_STEP))
     }
 
     /// Drops the oldest keys while the node exceeds its budget and this shard holds the most, a
@@ -178,6 +193,17 @@ mod tests {
         repeats.note(2, "k", None, HOLD_TIME - 1);
         repeats.note(1, "k", None, HOLD_TIME);
         assert!([1, 2].iter().all(|hash| repeats.find(*hash, "k", HOLD_TIME).is_some()));
+    }
+
+    #[test]
+    fn expired_keys_are_dropped_without_a_new_one_and_a_bounded_number_per_call() {
+        let mut repeats = repeats();
+        assert_eq!(repeats.next_expiry(), None);
+        (0..300).for_each(|key| repeats.note(1, &key.to_string(), None, 1));
+        let due = repeats.next_expiry().unwrap();
+        assert_eq!((due, repeats.expire(HOLD_TIME)), (HOLD_TIME + EXPIRY_STEP, 0));
+        assert_eq!([repeats.expire(due), repeats.expire(due)], [DROPPED_MAX, 300 - DROPPED_MAX]);
+        assert_eq!((repeats.share().used(), repeats.next_expiry()), (0, None));
     }
 
     #[test]

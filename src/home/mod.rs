@@ -328,7 +328,7 @@ impl Home {
         }
     }
 
-    /// Drops expired history, a bounded amount per call.
+    /// Drops expired history and idempotency keys, a bounded amount per call.
     pub fn expire(&mut self, budget: &mut WorkBudget) {
         self.channels.expire(self.now, budget);
         if !self.channels.expired.is_empty() {

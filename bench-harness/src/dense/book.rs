@@ -149,6 +149,11 @@ impl Book {
         !matches!(self.sockets[slot as usize].state, State::Down | State::Cut)
     }
 
+    /// Whether the slot's connection has ended, or never came up.
+    pub(super) fn is_down(&self, slot: u32) -> bool {
+        self.sockets[slot as usize].state == State::Down
+    }
+
     /// Whether the slot reads when its socket becomes readable. A stalled slot does not.
     pub(super) fn wants_read(&self, slot: u32) -> bool {
         let socket = &self.sockets[slot as usize];
@@ -716,6 +721,7 @@ mod tests {
             in_flight: 1,
             mode,
             tls: None,
+            quiet: false,
         };
         let mut book = Book::new(&plan, 1);
         book.in_flight = 1;

@@ -122,17 +122,17 @@ impl Dense {
 
     /// Waits until every requested connection is up or refused.
     pub fn ramp(&self) -> Result<Ramp> {
-        let progress = Progress::new("connections", self.asked);
+        let progress = (!self.plan.quiet).then(|| Progress::new("connections", self.asked));
         let mut last = (0, Instant::now());
         loop {
             let (up, refused) = (read(&self.counters.up), read(&self.counters.refused));
-            progress.set(up);
+            progress.iter().for_each(|progress| progress.set(up));
             let done = up + refused >= self.asked;
             if up + refused > last.0 {
                 last = (up + refused, Instant::now());
             }
             if done || last.1.elapsed() > RAMP_STALL {
-                progress.finish(up);
+                progress.iter().for_each(|progress| progress.finish(up));
                 if !done {
                     self.all_answer(Command::GiveUp)?;
                 }
@@ -273,12 +273,13 @@ impl Dense {
         await_count(&self.counters.items, expected, patience)
     }
 
-    /// Cuts all connections at the same time and waits until every socket is closed.
+    /// Cuts all connections at the same time and waits until every socket is closed. Connections
+    /// that the server has ended stay ended.
     pub fn cut(&self) -> Result<()> {
         self.lanes.iter().try_for_each(|lane| self.tell(lane, Command::Cut))?;
         let begun = Instant::now();
-        while read(&self.counters.up) > 0 {
-            let left = read(&self.counters.up);
+        while self.counters.standing() > 0 {
+            let left = self.counters.standing();
             ensure!(begun.elapsed() < RAMP_STALL, "{left} connections could not be cut");
             std::thread::sleep(Duration::from_millis(5));
         }

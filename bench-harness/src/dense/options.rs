@@ -89,6 +89,8 @@ pub struct Plan {
     pub mode: Mode,
     /// TLS of the connections; `None`: plain TCP.
     pub tls: Option<Client>,
+    /// Show no progress: the connections are one of many activities.
+    pub quiet: bool,
 }
 
 impl Plan {

@@ -267,12 +267,34 @@ impl Lane {
         };
         // The messages are so short that an incomplete send means a broken connection.
         let unsent: Vec<u32> = unsent.iter().map(|send| send.slot).collect();
-        book.sends.clear();
-        book.text.clear();
+        self.book.sends.clear();
+        self.book.text.clear();
         if let Some(secured) = &mut self.secured {
             secured.clear();
         }
-        unsent.into_iter().for_each(|slot| book.lose(slot, 1006, &self.counters));
+        unsent.into_iter().for_each(|slot| self.lose(slot, 1006));
+    }
+
+    /// Counts a connection that did not come up, and closes it.
+    fn refuse(&mut self, slot: u32, cause: String) {
+        let was_live = self.book.is_live(slot);
+        self.book.refuse(slot, cause, &self.counters);
+        self.close_if_down(slot, was_live);
+    }
+
+    /// Counts a connection that ended, and closes it.
+    fn lose(&mut self, slot: u32, code: u16) {
+        let was_live = self.book.is_live(slot);
+        self.book.lose(slot, code, &self.counters);
+        self.close_if_down(slot, was_live);
+    }
+
+    /// Begins to close a connection that has just ended, as [`Lane::cut`] does: a server waits a
+    /// while for the client's end.
+    fn close_if_down(&mut self, slot: u32, was_live: bool) {
+        if was_live && self.book.is_down(slot) {
+            self.ring.shutdown(0, slot);
+        }
     }
 
     fn complete(&mut self, completion: Completion) -> Result<()> {
@@ -281,7 +303,7 @@ impl Lane {
             Op::Socket | Op::Connect if completion.result < 0 => {
                 let error = std::io::Error::from_raw_os_error(-completion.result);
                 let step = if completion.token.op == Op::Socket { "socket" } else { "connect" };
-                self.book.refuse(slot, format!("{step}: {error}"), &self.counters);
+                self.refuse(slot, format!("{step}: {error}"));
             }
             // With a small receive buffer, unread data waits at the server.
             Op::Socket if matches!(self.plan.mode, Mode::Stall(_)) => {
@@ -295,8 +317,8 @@ impl Lane {
                 self.ring.watch(0, slot);
                 self.connected(slot);
             }
-            Op::Poll if self.book.is_cut(slot) && completion.more() => {}
-            Op::Poll if self.book.is_cut(slot) => self.ring.close(0, slot),
+            Op::Poll if !self.book.is_live(slot) && completion.more() => {}
+            Op::Poll if !self.book.is_live(slot) => self.ring.close(0, slot),
             Op::Poll => {
                 if !completion.more() && completion.result >= 0 && self.book.is_live(slot) {
                     self.ring.watch(0, slot);
@@ -310,7 +332,7 @@ impl Lane {
             Op::Close if self.book.is_cut(slot) => {
                 self.counters.up.fetch_sub(1, Ordering::Relaxed);
             }
-            Op::Send => self.book.lose(slot, 1006, &self.counters),
+            Op::Send => self.lose(slot, 1006),
             _ => {}
         }
         Ok(())
@@ -322,7 +344,7 @@ impl Lane {
         let Some(secured) = &mut self.secured else { return self.book.connected(slot, index) };
         match secured.start(slot) {
             Ok(()) => self.book.securing(slot),
-            Err(cause) => self.book.refuse(slot, cause, &self.counters),
+            Err(cause) => self.refuse(slot, cause),
         }
     }
 
@@ -332,13 +354,17 @@ impl Lane {
             match completion.errno() {
                 Some(EAGAIN) => {}
                 Some(ENOBUFS) => self.ready.push_back(slot),
-                _ => self.book.lose(slot, 1006, &self.counters),
+                _ => self.lose(slot, 1006),
             }
             return Ok(());
         };
+        if !self.book.is_live(slot) {
+            // The last bytes of a connection that has ended are no part of the next one's.
+            return Ok(());
+        }
         let bytes = input.len();
         if bytes == 0 {
-            self.book.lose(slot, 1006, &self.counters);
+            self.lose(slot, 1006);
             return Ok(());
         }
         let now_ns = self.clock.now_ns();
@@ -358,7 +384,7 @@ impl Lane {
         };
         drop(input);
         if let Err(cause) = result {
-            self.book.refuse(slot, cause, &self.counters);
+            self.refuse(slot, cause);
         }
         let more = completion.socket_nonempty() || bytes == BUFFER_BYTES as usize;
         if more && self.book.wants_read(slot) {
@@ -366,7 +392,7 @@ impl Lane {
         }
         // The socket of a closed connection reports no further event: handle its end now.
         if let Some(code) = self.book.take_closed() {
-            self.book.lose(slot, code, &self.counters);
+            self.lose(slot, code);
         }
         self.counters.bytes.fetch_add(self.book.take_bytes(), Ordering::Relaxed);
         Ok(())

@@ -4,32 +4,50 @@
 
 use super::series::Series;
 use super::svg::{LEFT, RIGHT, WIDTH};
+use crate::rows::number;
 
-/// The latency axis: linear from zero, or logarithmic if the points span more than two decades.
-pub struct LatencyAxis {
+/// The axis of values.
+pub struct ValueAxis {
     /// Whether the scale is logarithmic.
-    pub log: bool,
+    log: bool,
     low: f64,
     high: f64,
-    /// Latencies of the grid lines, in ns.
+    /// Values of the grid lines.
     pub ticks: Vec<f64>,
+    /// Its name: the unit of the labels.
+    pub name: String,
+    label: fn(f64) -> String,
 }
 
-impl LatencyAxis {
-    /// The axis that fits the latencies of these points.
-    pub fn over<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Self {
+impl ValueAxis {
+    /// The axis that fits the latencies of these points, in ns: linear from zero, or logarithmic if
+    /// the points span more than two decades.
+    pub fn of_latency<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Self {
         let (low, high) = points.fold((f64::MAX, 1.0_f64), |(low, high), (_, ns)| {
             (low.min(ns.max(1.0)), high.max(*ns))
         });
         let low = low.min(high);
-        if high / low > 100.0 { Self::log(low, high) } else { Self::linear(high) }
+        let axis = if high / low > 100.0 { Self::log(low, high) } else { Self::linear(high) };
+        let name = if axis.log { "ms (log scale)" } else { "ms" };
+        ValueAxis { name: name.to_owned(), label: milliseconds, ..axis }
+    }
+
+    /// The linear axis from zero that fits these values of this unit.
+    pub fn from_zero(values: impl Iterator<Item = f64>, unit: &str) -> Self {
+        let high = values.fold(0.0, f64::max);
+        let axis = Self::linear(if high > 0.0 { high } else { 1.0 });
+        ValueAxis { name: unit.to_owned(), ..axis }
     }
 
     fn linear(high: f64) -> Self {
         let step = round_step(high / 5.0, &[1.0, 2.0, 2.5, 5.0]);
         let count = (high / step).ceil().max(1.0);
         let ticks = (0..=count as u32).map(|i| f64::from(i) * step).collect();
-        LatencyAxis { log: false, low: 0.0, high: count * step, ticks }
+        Self::scaled(false, (0.0, count * step), ticks)
+    }
+
+    fn scaled(log: bool, (low, high): (f64, f64), ticks: Vec<f64>) -> Self {
+        ValueAxis { log, low, high, ticks, name: String::new(), label: number }
     }
 
     fn log(low: f64, high: f64) -> Self {
@@ -42,15 +60,20 @@ impl LatencyAxis {
         let room = high / low <= 2e3;
         let ticks = all.iter().enumerate().filter(|(i, _)| room || i.is_multiple_of(3));
         let ticks = ticks.map(|(_, t)| *t).filter(|t| (low..=high).contains(t)).collect();
-        LatencyAxis { log: true, low, high, ticks }
+        Self::scaled(true, (low, high), ticks)
     }
 
-    /// Position of a latency between bottom (0) and top (1).
-    pub fn part(&self, ns: f64) -> f64 {
+    /// Label of a tick.
+    pub fn label(&self, value: f64) -> String {
+        (self.label)(value)
+    }
+
+    /// Position of a value between bottom (0) and top (1).
+    pub fn part(&self, value: f64) -> f64 {
         if self.log {
-            (ns.max(self.low) / self.low).log10() / (self.high / self.low).log10()
+            (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
         } else {
-            ns / self.high
+            value / self.high
         }
     }
 }
@@ -63,10 +86,10 @@ fn round_step(raw: f64, multiples: &[f64]) -> f64 {
 }
 
 /// Label of a tick of the latency axis, in ms.
-pub fn milliseconds(ns: f64) -> String {
+fn milliseconds(ns: f64) -> String {
     let ms = ns / 1e6;
     if ms >= 1000.0 {
-        return crate::rows::number(ms);
+        return number(ms);
     }
     // Ticks are short decimals; the rounding only hides the error of the division.
     let text = format!("{ms:.6}");
@@ -124,10 +147,9 @@ const CUT: f64 = 14.0;
 const LABEL: f64 = 52.0;
 
 impl TimeAxis {
-    /// The axis that fits all points of the series.
-    pub fn over(series: &[Series]) -> Self {
-        let mut seconds: Vec<f64> =
-            series.iter().flat_map(|s| &s.worst).map(|point| point.0).collect();
+    /// The axis that fits these seconds.
+    pub fn over(seconds: impl Iterator<Item = f64>) -> Self {
+        let mut seconds: Vec<f64> = seconds.collect();
         seconds.sort_by(f64::total_cmp);
         let all = seconds.last().copied().unwrap_or(0.0) - seconds.first().copied().unwrap_or(0.0);
         let longest = (all / 20.0).max(10.0);
@@ -164,7 +186,7 @@ impl TimeAxis {
     pub fn ticks(&self) -> Vec<(f64, String)> {
         let shown = (WIDTH - RIGHT - LEFT) / self.scale;
         let step = round_step(shown / 10.0, &[1.0, 2.0, 5.0]).max(1.0);
-        let label = |second: f64| (self.at(second), crate::rows::number(second));
+        let label = |second: f64| (self.at(second), number(second));
         let mut ticks: Vec<(f64, String)> = Vec::new();
         for (nth, (first, last)) in self.parts.iter().enumerate() {
             if nth > 0 {
@@ -191,10 +213,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers_with_short_labels() {
-        let linear = LatencyAxis::over([(1.0, 3e6), (2.0, 42e6)].iter());
+        let linear = ValueAxis::of_latency([(1.0, 3e6), (2.0, 42e6)].iter());
         assert!(!linear.log);
         assert_eq!(linear.ticks, [0.0, 1e7, 2e7, 3e7, 4e7, 5e7]);
-        let log = LatencyAxis::over([(1.0, 80e3), (2.0, 42e6)].iter());
+        let log = ValueAxis::of_latency([(1.0, 80e3), (2.0, 42e6)].iter());
         assert!(log.log && log.low == 50e3 && log.high == 50e6, "{} {}", log.low, log.high);
         assert!((log.part(50e6) - 1.0).abs() < 1e-9 && log.part(50e3) == 0.0);
         for (ns, text) in [(5e4, "0.05"), (1e7, "10"), (0.0, "0"), (1e3, "0.001"), (2e10, "20,000")]
@@ -210,21 +232,24 @@ mod tests {
     }
 
     #[test]
+    fn values_are_drawn_from_zero_in_their_unit() {
+        let axis = ValueAxis::from_zero([61.5, 64.0].into_iter(), "MiB");
+        assert_eq!((axis.name.as_str(), axis.part(0.0), axis.part(axis.high)), ("MiB", 0.0, 1.0));
+        assert_eq!(axis.ticks.iter().map(|tick| axis.label(*tick)).next_back().unwrap(), "80");
+        let idle = ValueAxis::from_zero([0.0].into_iter(), "messages");
+        assert!(idle.part(0.0) == 0.0 && idle.ticks.len() > 1, "a line at zero");
+    }
+
+    #[test]
     fn long_silences_are_cut_out_of_the_time_axis() {
-        let phase = |seconds: std::ops::Range<u32>| Series {
-            name: String::new(),
-            percentiles: Vec::new(),
-            worst: seconds.map(|second| (f64::from(second), 1.0)).collect(),
-            step: 1.0,
-        };
-        let axis = TimeAxis::over(&[phase(100..161), phase(1000..1041)]);
+        let axis = TimeAxis::over((100..161).chain(1000..1041).map(f64::from));
         let (first, last) = (LEFT, WIDTH - RIGHT);
         assert_eq!([axis.at(100.0), axis.at(1040.0)].map(f64::round), [first, last]);
         assert_eq!((axis.at(1000.0) - axis.at(160.0)).round(), CUT);
         assert_eq!(axis.cuts().len(), 1);
         let labels: Vec<String> = axis.ticks().into_iter().map(|tick| tick.1).collect();
         assert_eq!(labels, ["100", "120", "140", "1,000", "1,020", "1,040"]);
-        let whole = TimeAxis::over(&[phase(3..14)]);
+        let whole = TimeAxis::over((3..14).map(f64::from));
         assert!(whole.cuts().is_empty() && whole.at(3.0) == first && whole.at(13.0) == last);
     }
 }

@@ -7,22 +7,24 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 
-use self::axes::{LatencyAxis, PercentileAxis, TimeAxis, milliseconds};
-use self::svg::{LEFT, RIGHT, Svg, WIDTH, document, line_class, wrap};
+use self::axes::{PercentileAxis, TimeAxis, ValueAxis};
+use self::panel::{AXIS, Panel, legend};
+use self::svg::{LEFT, Svg, document, wrap};
 
 mod axes;
 mod bars;
+mod over_time;
+mod panel;
 mod series;
 mod svg;
 
 pub use self::bars::{Bar, Quantity, chart};
+pub use self::over_time::over_time;
 pub use self::series::{Series, percentile_points};
 pub use self::svg::escape;
 
 const UPPER_HEIGHT: f64 = 330.0;
 const LOWER_HEIGHT: f64 = 170.0;
-/// Height below a panel for its ticks and the name of its axis.
-const AXIS: f64 = 62.0;
 /// Characters of the subtitle that fit on a line.
 const SUBTITLE_CHARS: usize = 125;
 
@@ -47,24 +49,28 @@ impl Plot {
     fn draw(&self, svg: &mut Svg) -> Result<f64> {
         ensure!(!self.series.is_empty(), "a plot without series");
         let top = self.head(svg);
-        let y = LatencyAxis::over(self.series.iter().flat_map(|s| &s.percentiles));
+        let y = ValueAxis::of_latency(self.series.iter().flat_map(|s| &s.percentiles));
         let x = PercentileAxis::over(&self.series);
         let upper = Panel { top, height: UPPER_HEIGHT };
         upper.frame(svg, &y, &x.ticks(), "percentile");
-        upper.lines(svg, &y, &self.series, |s| &s.percentiles, |v| x.at(v), |_, _, _| false);
+        for (nth, series) in self.series.iter().enumerate() {
+            upper.line(svg, (nth, &y), &series.percentiles, |v| x.at(v), |_, _| false);
+        }
         if self.series.iter().all(|series| series.worst.is_empty()) {
             return Ok(top + UPPER_HEIGHT + AXIS);
         }
-        let y = LatencyAxis::over(self.series.iter().flat_map(|s| &s.worst));
-        let x = TimeAxis::over(&self.series);
+        let worst = || self.series.iter().flat_map(|s| &s.worst);
+        let (y, x) = (ValueAxis::of_latency(worst()), TimeAxis::over(worst().map(|point| point.0)));
         let lower = Panel { top: top + UPPER_HEIGHT + AXIS + 22.0, height: LOWER_HEIGHT };
         svg.text(LEFT, lower.top - 10.0, "highest latency of each second", "class='b'");
         lower.frame(svg, &y, &x.ticks(), "seconds since the start");
         for at in x.cuts() {
             svg.line((at, lower.top), (at, lower.top + LOWER_HEIGHT), "axis d1");
         }
-        let gap = |s: &Series, a: f64, b: f64| b - a > 1.5 * s.step;
-        lower.lines(svg, &y, &self.series, |s| &s.worst, |v| x.at(v), gap);
+        for (nth, series) in self.series.iter().enumerate() {
+            let gap = |a, b| b - a > 1.5 * series.step;
+            lower.line(svg, (nth, &y), &series.worst, |v| x.at(v), gap);
+        }
         Ok(lower.top + LOWER_HEIGHT + AXIS)
     }
 
@@ -80,17 +86,7 @@ impl Plot {
             svg.text(LEFT, y, &line, "class='s'");
         }
         y += 26.0;
-        let widest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
-        let width = 60.0 + 7.6 * widest as f64;
-        let columns = (((WIDTH - RIGHT - LEFT) / width) as usize).max(1);
-        for (i, series) in self.series.iter().enumerate() {
-            if i > 0 && i.is_multiple_of(columns) {
-                y += 20.0;
-            }
-            let x = LEFT + width * (i % columns) as f64;
-            svg.line((x, y - 4.0), (x + 30.0, y - 4.0), &line_class(i));
-            svg.text(x + 36.0, y, &series.name, "");
-        }
+        y = legend(svg, y, self.series.iter().map(|series| series.name.as_str()));
         svg.text(LEFT, y + 28.0, "latency by percentile", "class='b'");
         y + 38.0
     }
@@ -110,61 +106,6 @@ pub fn stack(plots: &[Plot]) -> Result<String> {
     titles.push("latency by percentile and the highest latency of each second");
     titles.retain(|title| !title.is_empty());
     Ok(document(&titles.join("; "), &body, height))
-}
-
-/// An area for lines, from the left to the right margin.
-struct Panel {
-    top: f64,
-    height: f64,
-}
-
-impl Panel {
-    /// Draws grid, ticks and axis names.
-    fn frame(&self, svg: &mut Svg, y: &LatencyAxis, x_ticks: &[(f64, String)], x_name: &str) {
-        let bottom = self.top + self.height;
-        for ns in &y.ticks {
-            let at = self.y(y, *ns);
-            svg.line((LEFT, at), (WIDTH - RIGHT, at), "grid");
-            svg.text(LEFT - 8.0, at + 4.0, &milliseconds(*ns), "text-anchor='end'");
-        }
-        for (at, label) in x_ticks {
-            svg.line((*at, self.top), (*at, bottom), "grid");
-            svg.line((*at, bottom), (*at, bottom + 5.0), "axis");
-            svg.text(*at, bottom + 20.0, label, "text-anchor='middle'");
-        }
-        svg.line((LEFT, bottom), (WIDTH - RIGHT, bottom), "axis");
-        let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-        svg.text(middle, bottom + 42.0, x_name, "class='s' text-anchor='middle'");
-        let unit = if y.log { "ms (log scale)" } else { "ms" };
-        let attributes = format!(
-            "class='s' text-anchor='middle' transform='rotate(-90 22 {0:.1})'",
-            self.top + self.height / 2.0
-        );
-        svg.text(22.0, self.top + self.height / 2.0, unit, &attributes);
-    }
-
-    /// Draws one line per series, interrupted where `gap` reports missing points.
-    fn lines<'a>(
-        &self,
-        svg: &mut Svg,
-        y: &LatencyAxis,
-        series: &'a [Series],
-        points: impl Fn(&'a Series) -> &'a [(f64, f64)],
-        x: impl Fn(f64) -> f64,
-        gap: impl Fn(&Series, f64, f64) -> bool,
-    ) {
-        for (i, one) in series.iter().enumerate() {
-            for run in points(one).chunk_by(|a, b| !gap(one, a.0, b.0)) {
-                let drawn: Vec<(f64, f64)> =
-                    run.iter().map(|(px, ns)| (x(*px), self.y(y, *ns))).collect();
-                svg.polyline(&drawn, i);
-            }
-        }
-    }
-
-    fn y(&self, scale: &LatencyAxis, ns: f64) -> f64 {
-        self.top + self.height * (1.0 - scale.part(ns))
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, Splitable};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, Splitable};
 use monoio::net::TcpStream;
 
 use super::api::{Api, Post};
@@ -78,6 +78,7 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
         written.context("cannot write to the HTTP API")?;
     }
     answered(&answers, published.sent).await?;
+    output.shutdown().await.context("cannot end a connection")?;
     drop(reader);
     let mut answers = answers.borrow_mut();
     published.confirmed = answers.confirmed;

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
@@ -104,6 +106,15 @@ impl Sender {
     pub(super) async fn send(&self, text: String) -> Result<()> {
         self.0.borrow_mut().codec.send(Message::text(text)).context("the codec refused a text")?;
         self.drain().await
+    }
+
+    /// Ends the sending direction, and with it the connection: the server closes its side.
+    pub(super) async fn end(&self) -> Result<()> {
+        let output = self.0.borrow_mut().output.take();
+        match output {
+            Some(mut output) => output.shutdown().await.context("cannot end a connection"),
+            None => Ok(()),
+        }
     }
 
     /// Writes the bytes of the codec to the socket. If another task is writing, that task also

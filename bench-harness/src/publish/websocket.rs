@@ -55,6 +55,7 @@ pub(super) async fn one(load: Rc<Load>, publisher: u64, clock: RunClock) -> Resu
         sender.send(text.clone()).await?;
     }
     await_replies(&replies, published.sent).await;
+    sender.end().await?;
     drop(reader);
     let mut replies = replies.borrow_mut();
     published.confirmed = replies.confirmed;

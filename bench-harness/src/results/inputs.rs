@@ -51,6 +51,8 @@ pub struct Found {
     pub run: Run,
     /// The plot, once it is drawn.
     pub plot: Option<PathBuf>,
+    /// The chart of the values over time, once it is drawn.
+    pub over_time: Option<PathBuf>,
     /// The chart of each table, once they are drawn; `None` for a table without values.
     pub charts: Vec<Option<PathBuf>>,
 }
@@ -63,7 +65,7 @@ pub fn find(results: &Path) -> Result<Vec<Found>> {
             let run = Run::read(&path)?;
             let named = path.file_stem().is_some_and(|stem| stem == run.scenario.as_str());
             ensure!(named, "{} holds a run of {}; rename the file", path.display(), run.scenario);
-            found.push(Found { path, run, plot: None, charts: Vec::new() });
+            found.push(Found { path, run, plot: None, over_time: None, charts: Vec::new() });
         }
     }
     ensure!(

@@ -139,8 +139,11 @@ fn scenario(
     misses(out, run, causes);
     let e = &run.environment;
     let _ = writeln!(out, "\n`{}` at commit {}, {}", command(run), e.commit, e.date);
-    if let Some(plot) = found.plot.as_deref().and_then(link) {
-        let _ = writeln!(out, "\n![{}]({plot})", run.title.replace(['[', ']'], ""));
+    for (plot, more) in [(&found.plot, ""), (&found.over_time, ", over time")] {
+        if let Some(plot) = plot.as_deref().and_then(link) {
+            let title = run.title.replace(['[', ']'], "");
+            let _ = writeln!(out, "\n![{title}{more}]({plot})");
+        }
     }
     out.push_str("\n<details><summary>notes, deliveries, machine, file</summary>\n\n");
     notes(out, run);

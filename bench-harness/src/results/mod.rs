@@ -47,6 +47,13 @@ fn draw(runs: &mut [Found], folder: &Path) -> Result<()> {
         fs::write(&path, plot).with_context(context)?;
         found.plot = Some(path);
     }
+    for found in runs.iter_mut().filter(|found| !found.run.timelines.is_empty()) {
+        let chart = export::over_time(&found.run);
+        let chart = chart.with_context(|| format!("cannot draw {}", found.path.display()))?;
+        let path = folder.join(format!("{}-over-time.svg", found.run.scenario));
+        fs::write(&path, chart).with_context(context)?;
+        found.over_time = Some(path);
+    }
     for found in runs.iter_mut() {
         for table in &found.run.tables {
             let drawn = charts::of(&found.run, table);
@@ -166,6 +173,22 @@ mod tests {
         for part in ["CPU per delivery (less is better)", ">500 ns<", ">1 us<", ">no value<"] {
             assert!(chart.contains(part), "{part} not in {chart}");
         }
+    }
+
+    #[test]
+    fn values_over_time_have_a_chart_of_their_own() {
+        use crate::timeline::{Timeline, TimelineLine};
+        let root = tempfile::tempdir().unwrap();
+        let mut run = run("soak", "2026-11-21T10:00:00Z", 150.0);
+        let (values, name) = (vec![60.0, 61.0], "RssAnon".to_owned());
+        let lines = vec![TimelineLine { name, first: 0.0, step: 1.0, values }];
+        run.timelines = vec![Timeline { title: "memory".into(), unit: "MiB".into(), lines }];
+        run.write(&root.path().join("bench"), &[]).unwrap();
+        let text = report(root.path()).unwrap();
+        let link = "![soak: in words, over time](bench/plots/soak-over-time.svg)";
+        assert!(text.contains(link), "{text}");
+        let chart = fs::read_to_string(root.path().join("bench/plots/soak-over-time.svg"));
+        assert!(chart.unwrap().contains(">memory<"));
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn start(bench: &mut Bench, name: &'static str) -> Result<ComparedServer> {
         in_flight: 1,
         mode: Mode::Subscribe(all()),
         tls: None,
+        quiet: false,
     };
     let dense = Dense::start(plan, bench.clock)?;
     let ramp = dense.ramp()?;

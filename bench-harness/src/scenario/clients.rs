@@ -61,6 +61,7 @@ impl Bench {
             in_flight: self.common.in_flight,
             mode,
             tls: None,
+            quiet: false,
         }
     }
 

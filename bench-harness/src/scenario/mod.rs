@@ -23,6 +23,7 @@ use crate::rows::{Row, number};
 use crate::run::Run;
 use crate::server::{API_KEY, PING_SECONDS, Server, ServerOptions};
 use crate::table;
+use crate::timeline::Timeline;
 use crate::wire::Data;
 
 pub mod api;
@@ -50,6 +51,7 @@ pub mod scrape;
 pub mod showdown;
 pub mod slow;
 pub mod slowloris;
+pub mod soak;
 pub mod storm;
 mod targets;
 pub mod tls;
@@ -265,6 +267,11 @@ impl Bench {
     /// Adds tables of targets beside each other.
     pub fn tables(&mut self, tables: Vec<Grid>) {
         self.run.tables.extend(tables);
+    }
+
+    /// Adds values over time.
+    pub fn timelines(&mut self, timelines: Vec<Timeline>) {
+        self.run.timelines.extend(timelines);
     }
 
     /// Adds a parameter of the scenario.

@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Writes the configuration file with this value in it. The file is renamed into its place.
-fn write(file: &Path, value: u32) -> Result<()> {
+pub(super) fn write(file: &Path, value: u32) -> Result<()> {
     let told = || format!("cannot write {}", file.display());
     let fresh = file.with_extension("new");
     let text = format!("[http_api]\nprevious_key = \"{}\"\n", key(value));
@@ -105,7 +105,7 @@ fn write(file: &Path, value: u32) -> Result<()> {
 }
 
 /// The second API key of this number.
-fn key(value: u32) -> String {
+pub(super) fn key(value: u32) -> String {
     format!("bench-{value}")
 }
 

@@ -4,7 +4,7 @@
 //! unchanged and answers none of them.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,7 +42,8 @@ impl HostileClient {
         Self::dial(server)?.upgraded(server, headers)
     }
 
-    fn upgraded(mut self, server: SocketAddr, headers: &str) -> Result<Self> {
+    /// Upgrades an open HTTP connection to a WebSocket.
+    pub fn upgraded(mut self, server: SocketAddr, headers: &str) -> Result<Self> {
         let mut upgrade = Vec::new();
         wire::upgrade(wire::PATH, server.port(), headers, &mut upgrade);
         self.write(&upgrade)?;
@@ -114,6 +115,19 @@ impl HostileClient {
             }
             ensure!(self.fill()? > 0, "closed within a response's head");
         }
+    }
+
+    /// A whole response with a length. Returns its head.
+    pub fn response(&mut self) -> Result<Vec<u8>> {
+        let head = self.head()?;
+        let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.map_or(Ok(0), |length| length.trim().parse())?;
+        while self.input.len() < length {
+            ensure!(self.fill()? > 0, "closed within a response's body");
+        }
+        self.input.drain(..length);
+        Ok(head)
     }
 
     fn fill(&mut self) -> Result<usize> {
@@ -188,6 +202,11 @@ impl HostileClient {
             closes |= opcode == 8;
         }
         ended || closes || self.stream.socket().set_nonblocking(false).is_err()
+    }
+
+    /// Ends the client's direction of the connection: the server reads the end of the input.
+    pub fn end_output(&self) -> Result<()> {
+        self.stream.socket().shutdown(Shutdown::Write).context("shut down the output")
     }
 
     /// The connection. Bytes that are already read are dropped.

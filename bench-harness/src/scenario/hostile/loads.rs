@@ -240,7 +240,7 @@ fn pongs(scene: &mut Scene) -> Result<()> {
 }
 
 /// A subscribe to `channel` with a filter of some 14 KB, different for each `nth`.
-fn filtered(channel: &str, nth: u64) -> String {
+pub fn filtered(channel: &str, nth: u64) -> String {
     let values: Vec<String> =
         (0..100).map(|value| format!("\"{nth:010}-{value:03}-{}\"", "v".repeat(120))).collect();
     let values = values.join(",");
@@ -296,14 +296,14 @@ fn hoard(scene: &mut Scene) -> Result<()> {
 }
 
 /// A message that lacks its end: 64 KiB of a first fragment.
-fn fragment() -> Vec<u8> {
+pub fn fragment() -> Vec<u8> {
     let mut frame = Vec::new();
     wire::client_frame(0x01, &vec![b' '; MESSAGE_MAX - 100], &mut frame);
     frame
 }
 
 /// A frame that lacks its last byte.
-fn short_frame() -> Vec<u8> {
+pub fn short_frame() -> Vec<u8> {
     let mut frame = Vec::new();
     wire::client_frame(wire::TEXT, &vec![b' '; MESSAGE_MAX - 100], &mut frame);
     frame.pop();

@@ -22,8 +22,10 @@ mod probe;
 mod scene;
 mod watch;
 
+pub(super) use client::HostileClient;
+pub(super) use loads::{filtered, fragment, short_frame};
 pub(super) use probe::PingProbes;
-pub(super) use watch::{get, post_with};
+pub(super) use watch::{answer, api_request, get, post_with};
 
 /// Sizes: shards, and the bound on a pass in the thread's processor time, in us.
 const SIZES: [(u32, f64); 2] = [(2, 5_000.0), (60, 10_000.0)];

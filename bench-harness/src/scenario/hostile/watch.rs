@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::account;
 use crate::server::API_KEY;
 
 /// From one look at the memory to the next.
@@ -51,7 +52,7 @@ impl Watch {
         let peak = AtomicU64::new(0);
         let memory = std::thread::Builder::new().name("memory".to_owned()).spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                peak.fetch_max(rss_anon(pid).unwrap_or_default(), Ordering::Relaxed);
+                peak.fetch_max(account::rss_anon(pid).unwrap_or_default(), Ordering::Relaxed);
                 std::thread::sleep(MEMORY_EVERY);
             }
             peak.into_inner()
@@ -90,13 +91,6 @@ impl Seen {
     }
 }
 
-/// Resident anonymous memory of a process, in bytes.
-fn rss_anon(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 /// The body of a GET on a connection of its own.
 pub fn get(server: SocketAddr, path: &str) -> Result<String> {
     exchange(server, &format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"))
@@ -109,24 +103,37 @@ pub fn post(server: SocketAddr, method: &str, body: &str) -> Result<String> {
 
 /// What the API answers to a request with this key.
 pub fn post_with(server: SocketAddr, method: &str, body: &str, key: &str) -> Result<String> {
+    exchange(server, &api_request(server, method, body, key))
+}
+
+/// A request of the API with this key, on a connection of its own.
+pub fn api_request(server: SocketAddr, method: &str, body: &str, key: &str) -> String {
     let length = body.len();
-    exchange(
-        server,
-        &format!(
-            "POST /api/{method} HTTP/1.1\r\nHost: {server}\r\nX-API-Key: {key}\r\n\
-             Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        ),
+    format!(
+        "POST /api/{method} HTTP/1.1\r\nHost: {server}\r\nX-API-Key: {key}\r\n\
+         Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     )
 }
 
 fn exchange(server: SocketAddr, request: &str) -> Result<String> {
-    let told = || request.lines().next().unwrap_or_default().to_owned();
+    let (status, text) = answer(server, request)?;
+    ensure!(status == 200, "{}: answered {}", first_line(request), first_line(&text));
+    let (_, body) = text.split_once("\r\n\r\n").with_context(|| first_line(request))?;
+    Ok(body.to_owned())
+}
+
+/// The answer to a request on a connection of its own: its status, and its whole text.
+pub fn answer(server: SocketAddr, request: &str) -> Result<(u16, String)> {
+    let told = || first_line(request);
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE).with_context(told)?;
     stream.set_read_timeout(Some(PATIENCE)).with_context(told)?;
     stream.write_all(request.as_bytes()).with_context(told)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(told)?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(told)?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{}: answered {head}", told());
-    Ok(body.to_owned())
+    let mut text = String::new();
+    stream.read_to_string(&mut text).with_context(told)?;
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    Ok((status.with_context(|| format!("{}: answered {text:?}", told()))?, text))
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }

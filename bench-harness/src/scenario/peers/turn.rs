@@ -58,6 +58,7 @@ pub(super) fn client(
         in_flight: bench.common.in_flight.max(at_once),
         mode: Mode::Subscribe(stage.channels(plan.connections)),
         tls: None,
+        quiet: false,
     }
 }
 

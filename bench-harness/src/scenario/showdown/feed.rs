@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::clock::RunClock;
 use crate::dense::Channels;
+use crate::random::Random;
 use crate::reader::Window;
 use crate::server::API_KEY;
 use crate::wire::{self, Stamp};
@@ -100,7 +101,8 @@ impl Publisher {
             // The window may be set, or end, during the wait.
             std::thread::sleep(clock.until(due_ns as u64));
             let count = self.feed.channel_count;
-            let channel = if self.feed.random { random.next() % count } else { published % count };
+            let channel =
+                if self.feed.random { random.number() % count } else { published % count };
             self.publish(channel, due_ns as u64)?;
             published += 1;
         }
@@ -191,43 +193,11 @@ fn is_whole(bytes: &[u8]) -> Result<bool> {
     Ok(bytes.len() >= start + length)
 }
 
-/// Random numbers that need no secrecy: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Random(seed | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    /// Exponentially distributed with mean 1: times between events that come at random.
-    fn exponential(&mut self) -> f64 {
-        let uniform = (self.next() % (1 << 32) + 1) as f64 / (1u64 << 32) as f64;
-        -uniform.ln()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn random_times_have_the_wanted_mean_and_spread() {
-        let mut random = Random::new(7);
-        let values: Vec<f64> = (0..100_000).map(|_| random.exponential()).collect();
-        let mean = values.iter().sum::<f64>() / 1e5;
-        let beyond = values.iter().filter(|value| **value > 1.0).count();
-        assert!((mean - 1.0).abs() < 0.02, "{mean}");
-        assert!((36_000..37_600).contains(&beyond), "{beyond} of them, expected 1/e");
-    }
 
     #[test]
     fn a_feed_publishes_until_the_window_ends() {

@@ -161,6 +161,7 @@ fn connect(bench: &Bench, peer: &Peer, client: &Client, mode: Mode) -> Result<(D
         in_flight: bench.common.in_flight,
         mode,
         tls: Some(client.clone()),
+        quiet: false,
     };
     let dense = Dense::start(plan, bench.clock)?;
     let ramp = dense.ramp()?;
