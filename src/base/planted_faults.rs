@@ -44,6 +44,52 @@ pub enum PlantedFault {
     ClosingAlertForgotten,
     /// A shard handles no deadlines while other shards of its worker leave none, however late.
     LateDeadlinesStarve,
+    /// A home commits a write before the store has answered.
+    CommittedBeforeStored,
+    /// Only the writes of a batch that failed are taken back, and not those behind them.
+    LaterWritesNotFailed,
+    /// A home fails its writes for an answer to writes that it has taken back before.
+    TermIgnored,
+    /// The offset of a failed publication is not assigned again.
+    OffsetNotTakenBack,
+    /// The record on disk stays as a failed write has left it.
+    RecordNotCorrected,
+    /// The idempotency key of a failed publication stays on disk.
+    FailedKeyNotErased,
+    /// Every write erases what failed writes have left, also what an earlier one has written anew.
+    ErasedAgain,
+    /// A commit that was sent before a failure counts as its correction.
+    CorrectedByEarlierWrite,
+    /// A publication that is not committed moves the begin of the history.
+    TrimmedBeforeCommit,
+    /// A removal of a history is acknowledged when it is sent to the store.
+    RemovalBeforeStored,
+    /// A failed write is not answered.
+    RefusalDropped,
+    /// A stream whose writes are on their way leaves memory.
+    StreamWithWritesEvicted,
+    /// Publications that left memory while the store was asked are not asked for.
+    ShedMeanwhileIgnored,
+    /// A request does not wait behind an earlier one of its channel.
+    WaitingRequestOvertaken,
+    /// A wait for the store keeps its stream in memory for ever.
+    WaitNotEnded,
+    /// The idempotency keys of a stream are not loaded with it.
+    KeysNotLoaded,
+    /// The version of a stream is not part of its record.
+    VersionNotStored,
+    /// Memory of a write that failed stays charged.
+    ChargeKept,
+    /// The store may remove what only a write that is not committed has moved out of the history.
+    UnsettledRemoved,
+    /// The store answers only from the history that the record on disk has.
+    RangeByRecord,
+    /// The store keeps a write that was sent behind one that failed.
+    WriteBehindFailureKept,
+    /// The answers to kept and to failed writes become one.
+    AnswersMerged,
+    /// A stream that has ended is followed by one in the same epoch.
+    GenerationKept,
 }
 
 #[cfg(feature = "planted-faults")]

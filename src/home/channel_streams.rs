@@ -4,6 +4,7 @@
 //! publication is not dropped.
 
 use crate::base::memory::ShardToFree;
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::channels::{Channel, Channels};
 use crate::home::history::Stream;
@@ -64,7 +65,10 @@ impl Channels {
     fn evict(&mut self) {
         let channels = &self.channels;
         let rank = |stream: &Stream, channel: u32| {
-            let channel = channels.get(channel as usize).filter(|one| one.prepared == 0)?;
+            let is_planted =
+                planted(PlantedFault::StreamWithWritesEvicted) && stream.stored().is_some();
+            let is_free = |one: &&Channel| one.prepared == 0 || is_planted;
+            let channel = channels.get(channel as usize).filter(is_free)?;
             Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
         };
         if let Some(channel) = self.streams.lowest_ranked(rank) {
@@ -178,8 +182,11 @@ impl Channels {
     }
 
     /// Drops a durable stream that has ended from memory, unless something is on its way.
-    pub(super) fn forget_stream(&mut self, at: u32) {
-        if self.channels.get(at as usize).is_some_and(|channel| channel.prepared == 0) {
+    pub(super) fn forget_stream(&mut self, at: u32, now: u64) {
+        let has_ended = |stream: u32| self.streams.get(stream).ends() <= now;
+        if self.channels.get(at as usize).is_some_and(|channel| channel.prepared == 0)
+            && self.stream_of(at).is_some_and(has_ended)
+        {
             self.drop_stream(at);
         }
     }

@@ -143,8 +143,8 @@ impl Stream {
     /// Adds a publication whose offset is the next one.
     pub fn push(&mut self, publication: Publication, retention: &Retention, now: u64) {
         assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
-        self.top += 1;
         self.expire(now);
+        self.top += 1;
         let kept = HistoryEntry { publication, expires: now + retention.ttl };
         self.bytes += kept.size();
         self.kept.push_back(kept);
@@ -502,6 +502,20 @@ mod tests {
         );
         assert_eq!(stream.shed(usize::MAX), 2);
         assert_eq!((stream.bytes(), stream.position().offset), (0, 5));
+    }
+
+    #[test]
+    fn a_publication_that_expires_while_another_one_is_added_takes_no_further_one_along() {
+        let mut stream = stream(0);
+        stream.stored = Some(Box::new(StoredPart { first: 1, ..StoredPart::default() }));
+        let draft = |offset| {
+            let position = Some(Position { offset, epoch: Epoch::parse("aaaaaaaa") });
+            NewPublication { channel: "c", data: b"1", position, ..NewPublication::default() }
+        };
+        for (offset, now) in [(1, 0), (2, 50), (3, RETENTION.ttl)] {
+            stream.push(Publication::new(draft(offset)), &RETENTION, now);
+        }
+        assert_eq!((stream.first_kept(), stream.stored().map(|stored| stored.first)), (2, Some(2)));
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Channels {
             None => {
                 let ends = times.unix.saturating_add(UNPUBLISHED_TTL);
                 let epoch = self.epochs.epoch(channel.hash, channel.generation);
-                StreamRecord { epoch, top: 0, first: 1, ends, due: ends, version: None }
+                StreamRecord { epoch, top: 0, first: 1, settled: 1, ends, due: ends, version: None }
             }
         };
         let Channel { name, hash, generation, interested, was_subscribed, .. } = channel;
@@ -189,6 +189,7 @@ fn memory_record(stream: &Stream, times: Times) -> StreamRecord {
         epoch: stream.epoch(),
         top: stream.position().offset,
         first: stream.first_kept(),
+        settled: stream.first_kept(),
         ends: times.unix_of(stream.ends()),
         due: times.unix_of(stream.next_expiry()),
         version: stream.version().map(|version| Box::new(version.clone())),

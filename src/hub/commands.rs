@@ -26,8 +26,12 @@ impl Hub {
             return Err(BAD_REQUEST);
         }
         let connected = connection.phase == Phase::Connected;
-        let asked = self.connections.awaited_answers.contains_key(&slot);
-        let began = if asked { connection.stamp } else { self.stamp() };
+        let began = match self.connections.awaited_answers.get(&slot) {
+            // The command may no longer need the answer. A later one must not get it.
+            Some(None) => return Err(StopReason::Wait),
+            Some(Some(_)) => connection.stamp,
+            None => self.stamp(),
+        };
         self.answering = (frame_type(command), began);
         match &command.request {
             Some(Request::Connect(request)) if !connected && command.id != 0 => {

@@ -61,3 +61,36 @@ impl Hub {
         self.connections.awaited_answers.remove(&slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::settings::HubSettings;
+    use crate::hub::tests::{LoneShardBus, ROOMY, hub, publish, subscriber};
+    use crate::model::backend::{ProxyAnswer, Upstream};
+    use crate::model::message::LookupReply;
+    use crate::model::namespaces::{Namespaces, Options};
+
+    fn set_publish_proxy(hub: &mut Hub, publish_proxy: Option<Upstream>) {
+        let without = Options { publish_proxy, ..hub.settings.namespaces.without.clone() };
+        let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
+        hub.settings = Arc::new(HubSettings { namespaces, ..(*hub.settings).clone() });
+    }
+
+    #[test]
+    fn a_command_waits_for_its_answer_also_when_it_needs_none_any_more() {
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, ROOMY), LoneShardBus::default());
+        let slot = subscriber(&mut hub);
+        set_publish_proxy(&mut hub, Some(Upstream(0)));
+        publish(&mut hub, slot, 1);
+        set_publish_proxy(&mut hub, None);
+        hub.resume_later(slot);
+        hub.resume_paused(&mut bus);
+        assert_eq!(hub.resource_counts().awaited_answers, 1, "its answer is on the way");
+        let outcome = LookupOutcome::Command(Ok(ProxyAnswer::Publish(Box::default())));
+        hub.lookup_answered(LookupReply { address: hub.address(slot), outcome });
+        hub.resume_paused(&mut bus);
+        assert_eq!(hub.resource_counts().awaited_answers, 0);
+        assert_eq!(hub.metrics.publications.get(), 1);
+    }
+}

@@ -21,6 +21,9 @@ pub struct StreamRecord {
     /// Offset of the oldest publication that belongs to the history; `top + 1`: none does. Older
     /// ones that are still on disk are remains.
     pub first: u64,
+    /// What is older than this offset belongs to the history no more, whatever becomes of the write
+    /// that carries the record. It can be removed from the disk.
+    pub settled: u64,
     /// When the stream ends and its epoch and top offset are dropped, in milliseconds of unix time.
     pub ends: u64,
     /// When the oldest publication expires, or when the stream ends if it keeps none, in
@@ -141,6 +144,8 @@ pub enum StoreQuery {
 pub struct LoadedStream {
     /// The stream; `None`: the channel has none on disk, or it has ended.
     pub record: Option<StreamRecord>,
+    /// Whether the record of a stream that has ended is on disk.
+    pub has_ended: bool,
     /// Epoch of the stream, or of the one that the first publication begins. It is the same after a
     /// restart.
     pub epoch: Epoch,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::model::storage::{StoreWrite, StoredKey, StreamChange};
 use crate::store::disk::{Change, Fault, Order, Table, View};
 use crate::store::layout::{self, Epochs};
@@ -74,7 +75,9 @@ impl<'a, V: View> Batch<'a, V> {
             None => {
                 self.remove(Table::Streams, layout::stream_key(channel));
                 let key = self.epochs.generation_key(channel);
-                self.put(Table::State, key, generation.to_be_bytes().to_vec());
+                if !planted(PlantedFault::GenerationKept) {
+                    self.put(Table::State, key, generation.to_be_bytes().to_vec());
+                }
             }
         }
         Ok(())
@@ -121,11 +124,11 @@ impl<'a, V: View> Batch<'a, V> {
     /// # Errors
     /// The disk cannot be read.
     pub fn remove_remains(&mut self, channel: &str, offsets: &[u64]) -> Result<(), Fault> {
-        let first = match self.record(channel)? {
-            Some(bytes) => records::read_stream(&bytes)?.first,
+        let settled = match self.record(channel)? {
+            Some(bytes) => records::read_stream(&bytes)?.settled,
             None => u64::MAX,
         };
-        for offset in offsets.iter().filter(|offset| **offset < first) {
+        for offset in offsets.iter().filter(|offset| **offset < settled) {
             let key = (Table::Publications, layout::publication_key(channel, *offset));
             self.changes.entry(key).or_insert(None);
         }

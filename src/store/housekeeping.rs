@@ -150,12 +150,12 @@ impl Housekeeper {
 /// Offsets of publications that do not belong to the stream of the channel.
 fn remains_of(view: &impl View, channel: &str, most: usize) -> Result<Vec<u64>, Fault> {
     let record = view.get(Table::Streams, &layout::stream_key(channel))?;
-    let first = match record {
-        Some(record) => records::read_stream(&record)?.first,
+    let settled = match record {
+        Some(record) => records::read_stream(&record)?.settled,
         None => u64::MAX,
     };
     let mut offsets = Vec::new();
-    let range = layout::publication_keys(channel, &(0..first));
+    let range = layout::publication_keys(channel, &(0..settled));
     let range = &range.start[..]..&range.end[..];
     view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
         offsets.extend(layout::split_publication_key(key).map(|(_, offset)| offset));

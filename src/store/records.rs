@@ -27,6 +27,8 @@ struct Stream {
     due: u64,
     #[prost(message, optional, tag = "6")]
     version: Option<Version>,
+    #[prost(uint64, tag = "7")]
+    settled: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,12 +107,13 @@ fn decode<T: Message + Default>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
 
 /// The bytes of a stream.
 pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
-    let StreamRecord { epoch, top, first, ends, due, version } = record;
+    let StreamRecord { epoch, top, first, settled, ends, due, version } = record;
     let version = version.as_deref();
     let stream = Stream {
         epoch: epoch.as_bytes().to_vec(),
         top: *top,
         first: *first,
+        settled: *settled,
         ends: *ends,
         due: *due,
         version: version
@@ -124,9 +127,10 @@ pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
 /// # Errors
 /// The bytes are no stream.
 pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, Fault> {
-    let Stream { epoch, top, first, ends, due, version } = decode("the record of a stream", bytes)?;
+    let Stream { epoch, top, first, ends, due, version, settled } =
+        decode("the record of a stream", bytes)?;
     let version = version.map(|version| Box::new((version.number, version.epoch.into())));
-    Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, ends, due, version })
+    Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, settled, ends, due, version })
 }
 
 /// The bytes of a publication. Channel and offset are part of its key, the epoch of the stream.
@@ -236,7 +240,8 @@ pub(crate) mod tests {
 
     pub(crate) fn record(top: u64, first: u64) -> StreamRecord {
         let epoch = Epoch::from_random(1);
-        StreamRecord { epoch, top, first, ends: 1_000_000, due: 500_000, version: None }
+        let (settled, ends, due) = (first, 1_000_000, 500_000);
+        StreamRecord { epoch, top, first, settled, ends, due, version: None }
     }
 
     /// A publication with the data `{"n":offset}`.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use drumline::model::message::{Endpoint, Message, Post, RANKS, Rank};
 use drumline::model::own_queues::OwnQueues;
 
-use crate::Fault;
+use crate::faults::Fault;
 
 struct Inbox {
     queue: VecDeque<Message>,
@@ -31,14 +31,15 @@ pub struct Bus {
 }
 
 impl Bus {
+    /// A bus of shards, control plane and store.
     pub fn new(shards: usize, capacities: [usize; RANKS], fault: Option<Fault>) -> Self {
         let inbox = |capacity| Inbox { queue: VecDeque::new(), taken: 0, capacity, waiting: 0 };
         let own = capacities.into_iter().min().unwrap_or(1);
         Bus {
             own: (0..shards).map(|_| OwnQueues::new(own)).collect(),
-            stations: (0..=shards).map(|_| capacities.map(inbox)).collect(),
-            news: vec![false; shards + 1],
-            asleep: vec![false; shards + 1],
+            stations: (0..shards + 2).map(|_| capacities.map(inbox)).collect(),
+            news: vec![false; shards + 2],
+            asleep: vec![false; shards + 2],
             fault,
             count: 0,
         }
@@ -193,7 +194,11 @@ impl Post for Line<'_> {
             return;
         }
         let twice = is_publication && self.bus.hits(Fault::PublicationTwice, 5);
-        let overtakes = rank == Rank::Delivery && self.bus.hits(Fault::DeliveryOvertakes, 2);
+        let overtakes = match rank {
+            Rank::Delivery => self.bus.hits(Fault::DeliveryOvertakes, 2),
+            Rank::Store => self.bus.hits(Fault::StoreMessageOvertakes, 2),
+            Rank::Ingress | Rank::Request => false,
+        };
         let inbox = &mut self.bus.stations[usize::from(to)][rank as usize];
         if twice && let Message::Publication(publication) = &message {
             inbox.queue.push_back(Message::Publication(publication.clone()));

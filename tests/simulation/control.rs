@@ -1,5 +1,5 @@
-//! The simulated control plane: answers the shards' questions to the backend, in random order, and
-//! checks their hook events.
+//! The simulated control plane: answers the shards' questions to the backend, in random order,
+//! checks their hook events, and carries the calls of the API.
 //!
 //! Invariant: the disconnect event of a connection is its last event, and comes once.
 
@@ -10,7 +10,12 @@ use drumline::model::message::{
     Endpoint, Lookup, LookupOutcome, LookupReply, LookupRequest, Message, Post, Rank,
 };
 
+use drumline::model::names::Names;
+use drumline::model::retention::Retention;
+
+use crate::backend::Backend;
 use crate::bus::{Bells, Bus};
+use crate::ledger::Ledger;
 use crate::random::Random;
 
 /// A connection: shard, slot and generation.
@@ -31,10 +36,13 @@ pub struct Control {
     unconfirmed: Vec<(usize, u64)>,
     /// Answers that are not checked yet.
     pub reloaded: Vec<(usize, u64)>,
+    /// Callers of the API.
+    pub backend: Backend,
+    names: Names,
 }
 
 impl Control {
-    pub fn new(endpoint: Endpoint) -> Self {
+    pub fn new(endpoint: Endpoint, names: Names, backend: Backend) -> Self {
         Control {
             endpoint,
             bells: Bells::default(),
@@ -44,6 +52,8 @@ impl Control {
             reloads: VecDeque::new(),
             unconfirmed: Vec::new(),
             reloaded: Vec::new(),
+            backend,
+            names,
         }
     }
 
@@ -72,23 +82,51 @@ impl Control {
         self.unconfirmed.push((shard, tag));
     }
 
-    /// Takes some messages, and sends some answers in random order.
-    pub fn step(&mut self, bus: &mut Bus, random: &mut Random) -> Result<(), String> {
+    /// Takes some messages, and sends some calls, and some answers in random order. `retention` is
+    /// that of all channels.
+    pub fn step(
+        &mut self,
+        bus: &mut Bus,
+        retention: Option<Retention>,
+        ledger: &mut Ledger,
+        random: &mut Random,
+    ) -> Result<(), String> {
         bus.take_news(self.endpoint);
-        let mut empty = false;
+        self.take_deliveries(bus, ledger)?;
+        self.announce(bus);
+        let empty = self.take_ingress(bus, random)?;
+        for _ in 0..random.between(0, 2) {
+            let line = (&mut bus.line(self.endpoint, &mut self.bells), self.endpoint);
+            self.backend.send(line, &self.names, retention);
+        }
+        self.send_answers(bus, random);
+        bus.ring(&mut self.bells);
+        let has_sent = self.reloads.is_empty() && !self.backend.has_calls();
+        if empty && self.answers.is_empty() && has_sent {
+            bus.sleep(self.endpoint);
+        }
+        Ok(())
+    }
+
+    fn take_deliveries(&mut self, bus: &mut Bus, ledger: &mut Ledger) -> Result<(), String> {
         while let Some(message) = bus.take(self.endpoint, Rank::Delivery, &mut self.bells) {
             let Message::Ordered(tag) = message else {
-                return Err(format!("the control plane was sent {message:?}"));
+                self.backend.answered(message, ledger)?;
+                continue;
             };
             let Some(at) = self.unconfirmed.iter().position(|(_, sent)| *sent == tag) else {
                 return Err(format!("settings {tag} were confirmed too often"));
             };
             self.reloaded.push(self.unconfirmed.remove(at));
         }
-        self.announce(bus);
+        Ok(())
+    }
+
+    /// Takes questions and events; returns whether none is left.
+    fn take_ingress(&mut self, bus: &mut Bus, random: &mut Random) -> Result<bool, String> {
         for _ in 0..random.between(0, 4) {
             match bus.take(self.endpoint, Rank::Ingress, &mut self.bells) {
-                None => empty = true,
+                None => return Ok(true),
                 Some(Message::LookupRequest(consult)) => self.answers.push_back(answer(*consult)),
                 Some(Message::HookEvent(notice)) => {
                     let address = notice.address;
@@ -98,6 +136,10 @@ impl Control {
                 Some(other) => return Err(format!("the control plane was sent {other:?}")),
             }
         }
+        Ok(false)
+    }
+
+    fn send_answers(&mut self, bus: &mut Bus, random: &mut Random) {
         for _ in 0..random.between(0, 2) {
             let at = random.below(self.answers.len().max(1));
             let Some(answer) = self.answers.get(at) else { break };
@@ -109,11 +151,6 @@ impl Control {
                 line.send(shard, Message::LookupReply(Box::new(answer)));
             }
         }
-        bus.ring(&mut self.bells);
-        if empty && self.answers.is_empty() && self.reloads.is_empty() {
-            bus.sleep(self.endpoint);
-        }
-        Ok(())
     }
 
     fn hear(&mut self, life: Life, event: &ProxyEvent) -> Result<(), String> {

@@ -10,9 +10,9 @@ use drumline::hub::connections::Phase;
 use drumline::hub::{Hub, Segments};
 use drumline::model::message::{Endpoint, Message, RANKS, Rank};
 
-use crate::Fault;
 use crate::bus::{Bells, Bus};
 use crate::client::{Client, Taken};
+use crate::faults::Fault;
 use crate::random::Random;
 
 /// A completion of the simulated kernel.
@@ -32,6 +32,8 @@ pub struct Shard {
     pub hub: Hub,
     endpoint: Endpoint,
     part: usize,
+    /// The time of a turn that is in progress.
+    pub turn_began: Option<u64>,
     goes_on: bool,
     bells: Bells,
     stalled: [Option<Message>; RANKS],
@@ -51,7 +53,7 @@ pub struct HomeContext<'a> {
     pub bus: &'a mut Bus,
     pub clients: &'a mut [Client],
     pub random: &'a mut Random,
-    pub now: u64,
+    pub now: Now,
     /// Whether other shards of the worker use up the deadlines of every pass.
     pub pings_wait: bool,
     /// Whether the node comes to rest, and time may leap.
@@ -64,6 +66,7 @@ impl Shard {
             hub,
             endpoint,
             part: 0,
+            turn_began: None,
             goes_on: false,
             bells: Bells::default(),
             stalled: Default::default(),
@@ -98,11 +101,8 @@ impl Shard {
                 // Other shards of the worker may leave no deadlines.
                 let share = around.random.between(0, 4);
                 self.hub.set_deadline_share(if around.pings_wait { 0 } else { share });
-                self.hub.begin_turn(Now {
-                    millis: around.now,
-                    micros: around.now * 1000,
-                    unix: around.now,
-                });
+                self.hub.begin_turn(around.now);
+                self.turn_began = Some(around.now.millis);
             }
             1 => self.goes_on = self.take_messages(around),
             2 => {
@@ -124,6 +124,7 @@ impl Shard {
             7 => self.carry_out(around),
             _ => {
                 around.bus.ring(&mut self.bells);
+                self.turn_began = None;
                 return Ok(Some(self.sleep(around)));
             }
         }

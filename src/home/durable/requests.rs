@@ -53,9 +53,12 @@ impl Found {
     }
 
     /// Whether this is all that a request needs of the store. `most` is the number of publications
-    /// that are enough, if they are not needed up to those in memory.
+    /// that are enough, if they are not needed up to those in memory. Those before the missing ones
+    /// have left the history meanwhile.
     pub(super) fn has(&self, missing: &Range<u64>, most: Option<usize>) -> bool {
-        let count = self.publications.as_ref().map_or(usize::MAX, Vec::len);
+        let is_kept = |one: &&Publication| one.offset() >= Some(missing.start);
+        let kept = |found: &Vec<Publication>| found.iter().filter(is_kept).count();
+        let count = self.publications.as_ref().map_or(usize::MAX, kept);
         self.offsets.end >= missing.end || most.is_some_and(|most| count >= most)
     }
 }

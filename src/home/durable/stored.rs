@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::model::storage::StoredKey;
 
 /// Maximum number of remains on disk that a write erases.
@@ -86,14 +87,15 @@ impl StoredPart {
     /// the same offsets and keys anew.
     pub fn begin_correction(&mut self, serial: u64, top: u64) -> (Range<u64>, Vec<StoredKey>) {
         let next = top + 1;
-        if !self.is_uncertain || self.correction > 0 {
+        let is_sent = self.correction > 0 && !planted(PlantedFault::ErasedAgain);
+        if !self.is_uncertain || is_sent {
             return (next..next, Vec::new());
         }
         self.correction = serial;
         (next..self.remains.max(top) + 1, self.failed_keys.clone())
     }
 
-    /// A write failed. A correction up to the serial `kept` is on disk; a later one failed, too.
+    /// A write failed. A correction up to the serial `kept` is on disk; a later one has failed, too.
     pub fn take_back_correction(&mut self, kept: u64) {
         if (1..=kept).contains(&self.correction) {
             self.end_correction();

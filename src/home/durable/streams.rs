@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::home::durable::stored::{Span, StoredPart, Times};
 use crate::home::history::Stream;
 use crate::model::message::HistoryRange;
@@ -71,8 +72,14 @@ impl Stream {
             _ => self.first_due(after.first, times),
         };
         let sent = self.stored().and_then(|stored| stored.sent_version.clone());
+        let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
         let version = sent.or_else(|| self.version().map(|version| Box::new(version.clone())));
-        StreamRecord { epoch: self.epoch(), top: after.top, first: after.first, ends, due, version }
+        let Span { top, first, .. } = after;
+        let settled = match planted(PlantedFault::UnsettledRemoved) {
+            true => first,
+            false => self.stored().map_or(0, |stored| stored.first),
+        };
+        StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, version }
     }
 
     /// When the publication at `first` expires, in unix time, or earlier: memory may not have it.

@@ -20,8 +20,8 @@ use crate::model::names::Names;
 use crate::model::publication::{Publication, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::storage::{
-    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StoreRefusal, StoreWrite,
-    StoreWritten, StoredKey, StoredPublication, StreamRecord,
+    LoadedStream, StoreAnswer, StoreDue, StoreFound, StoreQuery, StoreRead, StoreRefusal,
+    StoreWrite, StoreWritten, StoredKey, StoredPublication, StreamRecord,
 };
 use crate::wire::protocol::{Epoch, Error, Position};
 
@@ -108,6 +108,13 @@ impl Node {
         }
     }
 
+    /// Memory loses all publications.
+    fn shed(&mut self) {
+        let channels = &mut self.home.channels;
+        let stream = channels.find(HASH, "a").and_then(|at| channels.stream_of(at)).unwrap();
+        channels.streams.change(stream, |stream| stream.shed(usize::MAX));
+    }
+
     fn ask(&mut self, query: ChannelQuery) {
         let (channel, reply_to) = ("a".into(), ReplyTo::Control(0));
         let question = HomeQuery { channel, hash: HASH, reply_to, durable: true, query };
@@ -176,9 +183,12 @@ impl Node {
                 let newest = live.clone().rev().take(limit).map(|(_, one)| one.clone());
                 let mut newest: Vec<StoredPublication> = newest.collect();
                 newest.reverse();
+                let has_ended = stream.record.as_ref().is_some_and(|record| record.ends <= now);
+                let record = stream.record.clone().filter(|_| !has_ended);
                 StoreFound::Stream(LoadedStream {
-                    record: stream.record.clone(),
-                    epoch: stream.record.as_ref().map_or(self.epoch, |record| record.epoch),
+                    epoch: record.as_ref().map_or(self.epoch, |record| record.epoch),
+                    record,
+                    has_ended,
                     oldest: stream.publications.keys().next().copied(),
                     alive: live.clone().next().map(|(offset, one)| (*offset, one.expires)),
                     newest,
@@ -472,6 +482,28 @@ fn publications_that_left_memory_are_read_from_the_store() {
 }
 
 #[test]
+fn a_range_that_left_the_history_while_the_store_was_asked_is_asked_for_again() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=5 {
+        node.publish(&nth.to_string(), "", nth);
+    }
+    node.store(true);
+    node.publish("6", "", 6);
+    let Some(Message::StoreWrite(write)) = node.sent().0.pop() else { panic!("a write") };
+    node.shed();
+    node.ask(ChannelQuery::History(HistoryRange { limit: 1, since: None, reverse: false }));
+    let Some(Message::StoreRead(read)) = node.sent().0.pop() else { panic!("a question") };
+    let found = node.read(*read, true);
+    let written = node.write(*write, true);
+    node.send(written);
+    node.shed();
+    // It has the publication at offset 1, which the write has moved out of the history.
+    node.send(found);
+    assert_eq!(history(node.store(true)), (vec!["2".to_owned()], 6));
+}
+
+#[test]
 fn a_removed_history_stays_removed() {
     let mut node = Node::new();
     node.pass(0);
@@ -519,6 +551,20 @@ fn publications_and_streams_end_on_disk_too() {
     node.epoch = Epoch::parse("cccccccc");
     node.subscribe(Some(Position { offset: 3, epoch: Epoch::parse("aaaaaaaa") }));
     assert!(!subscribed(node.store(true)).recovered);
+}
+
+#[test]
+fn a_stream_that_ended_while_it_was_not_in_memory_ends_on_disk_too() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    node.restart();
+    node.pass(RETENTION.meta_ttl);
+    node.send(Message::StoreDue(Box::new(StoreDue { channels: vec!["a".into()] })));
+    node.store(true);
+    assert!(node.disk["a"].record.is_none());
+    assert!(node.home.is_empty() && node.home.pins() == 0, "nothing is left in memory");
 }
 
 #[test]

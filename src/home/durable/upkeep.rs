@@ -5,6 +5,7 @@
 //! upkeep takes part of the places for writes. The invariant: a stream that needs upkeep stays in
 //! memory until the store has it.
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
 use crate::home::durable::requests;
@@ -26,7 +27,8 @@ impl Home {
         let stream = self.channels.streams.get_mut(stream);
         let is_due = stream.ends() <= now || stream.is_due(now);
         let Some(stored) = stream.stored_mut() else { return };
-        let needs = stored.is_uncertain || stored.has_many_remains() || is_due;
+        let is_uncertain = stored.is_uncertain && !planted(PlantedFault::RecordNotCorrected);
+        let needs = is_uncertain || stored.has_many_remains() || is_due;
         if stored.is_recorded && needs && !stored.has_upkeep {
             stored.has_upkeep = true;
             self.pin(at);
@@ -43,7 +45,7 @@ impl Home {
                 !recorded && stream.ends() <= self.now
             };
             if self.stream_at(at).is_some_and(ends) {
-                self.channels.forget_stream(at);
+                self.channels.forget_stream(at, self.now);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Owns no state of its own: it is in [`Durable`]. Never commits a write before the store has it on
 //! disk. The invariant: a failed write changes nothing that a client can see.
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::home::channel_publications::{PreparedPublication, version_of};
 use crate::home::durable::sent::{Refusal, SentWrite, What};
 use crate::home::durable::state::{Durable, PAUSE, STEPS_MAX};
@@ -90,6 +91,9 @@ impl Home {
         let after = Span { top, first, oldest: old.end.max(stored.sent.oldest) };
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, top);
         stored.sent = after;
+        if planted(PlantedFault::TrimmedBeforeCommit) {
+            stored.first = first;
+        }
         let guard = request.guard.as_deref();
         stored.sent_version = guard.and_then(version_of).or(stored.sent_version.take());
         let position = Position { offset: top, epoch };
@@ -130,6 +134,9 @@ impl Home {
         self.durable.writes.push_back(SentWrite { serial, unix, at, after, bytes, what });
         let write = StoreWrite { shard, serial, term, channel, change };
         post.send(store, Message::StoreWrite(Box::new(write)));
+        if planted(PlantedFault::CommittedBeforeStored) {
+            self.durable.kept = self.durable.serial;
+        }
     }
 
     /// Removes the history of a durable channel whose stream is loaded. `Err` returns the query:
@@ -152,6 +159,10 @@ impl Home {
             return self.answer_query(post, question, Err(Error::INTERNAL));
         }
         let removed = |span: Span| Span { first: span.top + 1, ..span };
+        if planted(PlantedFault::RemovalBeforeStored) {
+            self.send_correction(post, at, removed, What::Upkeep);
+            return self.answer_query(post, question, Ok(ChannelAnswer::HistoryRemoved));
+        }
         self.send_correction(post, at, removed, What::Removal(question.reply_to));
         Ok(())
     }
@@ -185,6 +196,23 @@ impl Home {
         self.send_write(post, (at, WRITE_OVERHEAD), what, change, after);
     }
 
+    /// Removes the record of a stream that has ended and that is not in memory, if there is room;
+    /// otherwise the store finds it again.
+    pub(super) fn end_stored(&mut self, post: &mut impl Post, at: u32) {
+        if self.reserve_write(post, WRITE_OVERHEAD) {
+            let change = StreamChange {
+                record: None,
+                publication: None,
+                erased: [0..0, 0..0],
+                key: None,
+                erased_keys: Vec::new(),
+            };
+            // The stream that follows begins so.
+            let after = Span { top: 0, first: 1, oldest: 1 };
+            self.send_write(post, (at, WRITE_OVERHEAD), What::End, change, after);
+        }
+    }
+
     /// Tells the store what no publication has told it. Everything is reserved.
     pub(super) fn send_upkeep(&mut self, post: &mut impl Post, at: u32, ends: bool) {
         let what = if ends { What::End } else { What::Upkeep };
@@ -204,8 +232,8 @@ impl Home {
     pub(in crate::home) fn written(&mut self, post: &mut impl Post, written: StoreWritten) {
         if written.kept {
             self.durable.kept = self.durable.kept.max(written.through.min(self.durable.serial));
-        } else if written.term == self.durable.term {
-            self.fail_writes(if written.touched { written.through } else { 0 });
+        } else if written.term == self.durable.term || planted(PlantedFault::TermIgnored) {
+            self.fail_writes(written);
         }
         self.commit_written(post);
     }
@@ -251,11 +279,12 @@ impl Home {
             What::Upkeep => self.unpin(at),
             What::End => {
                 self.unpin(at);
-                self.channels.forget_stream(at);
+                self.channels.forget_stream(at, self.now);
             }
         }
         self.note_stored((at, serial), after, (versioned, is_recorded));
         self.want_upkeep(at);
+        self.channels.remove_if_unused(at);
         Ok(())
     }
 
@@ -290,7 +319,7 @@ impl Home {
         stored.first = stored.first.max(after.first);
         stored.oldest = after.oldest;
         stored.is_recorded = is_recorded;
-        if stored.correction == serial {
+        if stored.correction == serial || planted(PlantedFault::CorrectedByEarlierWrite) {
             stored.end_correction();
         }
         if versioned {
@@ -304,14 +333,21 @@ impl Home {
     }
 
     /// A write failed: it and all writes behind it have failed. Nothing of them is visible, and
-    /// their offsets are assigned again. Those up to the serial `touched` may be on disk in part.
-    fn fail_writes(&mut self, touched: u64) {
+    /// their offsets are assigned again. Those that were touched may be on disk in part.
+    fn fail_writes(&mut self, written: StoreWritten) {
         self.durable.term += 1;
         let kept = self.durable.kept;
+        let touched = if written.touched { written.through } else { 0 };
         let first = self.durable.writes.partition_point(|write| write.serial <= kept);
-        let failed: Vec<SentWrite> = self.durable.writes.drain(first..).collect();
+        let end = match planted(PlantedFault::LaterWritesNotFailed) {
+            true => self.durable.writes.partition_point(|write| write.serial <= written.through),
+            false => self.durable.writes.len(),
+        };
+        let failed: Vec<SentWrite> = self.durable.writes.drain(first..end.max(first)).collect();
         for write in failed {
-            self.durable.usage.change(write.bytes, 0);
+            if !planted(PlantedFault::ChargeKept) {
+                self.durable.usage.change(write.bytes, 0);
+            }
             self.metrics.durable_refused.add(1);
             self.fail_write(write, touched);
         }
@@ -337,7 +373,9 @@ impl Home {
             let span = stream.span();
             if let Some(stored) = stream.stored_mut() {
                 stored.take_back_correction(kept);
-                stored.sent = span;
+                if !planted(PlantedFault::OffsetNotTakenBack) {
+                    stored.sent = span;
+                }
                 stored.sent_version = None;
                 // The record may be on disk.
                 stored.is_uncertain |= serial <= touched;
@@ -346,11 +384,14 @@ impl Home {
                     && serial <= touched
                 {
                     stored.remains = stored.remains.max(after.top);
-                    stored.failed_keys.extend(prepared.stored_key(unix));
+                    let key = prepared.stored_key(unix);
+                    let is_noted = !planted(PlantedFault::FailedKeyNotErased);
+                    stored.failed_keys.extend(key.filter(|_| is_noted));
                 }
             }
         }
         match what {
+            What::Publication(_) if planted(PlantedFault::RefusalDropped) => {}
             What::Publication(prepared) => {
                 self.durable.refusals.push_back(Refusal::Publish(prepared.reply_to));
             }
@@ -358,6 +399,7 @@ impl Home {
             What::Upkeep | What::End => {}
         }
         self.want_upkeep(at);
+        self.channels.remove_if_unused(at);
     }
 
     /// Answers requests whose writes failed, while the inboxes have room.

@@ -13,16 +13,19 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rustls::ClientConnection;
 
-use crate::ledger::Ledger;
+use crate::ledger::{Known, Ledger};
 
 pub use socket::{Socket, Taken};
 pub use tls::Trust;
+
+/// Code of the error of a request that can be sent again later.
+const UNAVAILABLE: u64 = 100;
 
 /// A command that waits for its reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
     Connect(String),
-    Subscribe(Option<u64>),
+    Subscribe(Option<Since>),
     Unsubscribe,
     Publish(u64),
     Stats,
@@ -30,10 +33,15 @@ pub enum Asked {
     Speak,
 }
 
+/// A position to recover from: epoch and offset.
+pub type Since = (String, u64);
+
 struct Outstanding {
     id: u64,
     channel: usize,
     asked: Asked,
+    /// What was known of the channel then.
+    known: Known,
 }
 
 /// A client's view of a channel.
@@ -64,6 +72,8 @@ pub struct Manners {
     pub may_be_slow: bool,
     /// The server may close it because its user has too many connections.
     pub may_be_refused: bool,
+    /// The server may close it because the store cannot be asked.
+    pub may_fail: bool,
 }
 
 pub struct Client {
@@ -85,8 +95,9 @@ pub struct Client {
     pub tls: Option<Box<ClientConnection>>,
     pub stalled: bool,
     pub views: Vec<View>,
-    /// Channels of a unidirectional client's connect, each with the offset to recover from.
-    pub wanted: Vec<(usize, Option<u64>)>,
+    /// Channels of a unidirectional client's connect, each with the position to recover from, and
+    /// what was known then.
+    pub wanted: Vec<(usize, Option<Since>, Known)>,
     pub manners: Manners,
     /// Code of the close frame (0: without a code), or status of the refusal.
     pub closed: Option<u16>,
@@ -96,7 +107,6 @@ pub struct Client {
     pub counted: Option<u64>,
     /// It read the end of the stream, or vanished.
     pub done: bool,
-    history: bool,
     head_seen: bool,
     received: Vec<u8>,
     outstanding: VecDeque<Outstanding>,
@@ -105,7 +115,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, uni: bool, channels: usize, history: bool, capacity: usize) -> Self {
+    pub fn new(number: usize, uni: bool, channels: usize, capacity: usize) -> Self {
         Client {
             number,
             uni,
@@ -127,7 +137,6 @@ impl Client {
             sent_connect: false,
             counted: None,
             done: false,
-            history,
             head_seen: false,
             received: Vec::new(),
             outstanding: VecDeque::new(),
@@ -148,6 +157,7 @@ impl Client {
                 == Manners {
                     may_be_slow: self.manners.may_be_slow,
                     may_be_refused: self.manners.may_be_refused,
+                    may_fail: self.manners.may_fail,
                     ..Manners::default()
                 }
             && self.closed.is_none()

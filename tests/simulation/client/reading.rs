@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
-use super::{Asked, Client, Outstanding};
+use super::{Asked, Client, Outstanding, UNAVAILABLE};
 use crate::ledger::Ledger;
 
 impl Client {
     /// Reads what the shard sent, at most `limit` bytes of it.
-    pub fn read(&mut self, limit: usize, ledger: &mut Ledger, now: usize) -> Result<(), String> {
+    pub fn read(&mut self, limit: usize, ledger: &mut Ledger) -> Result<(), String> {
         let bytes = limit.min(self.socket.output.len());
         let bytes: Vec<u8> = self.socket.output.drain(..bytes).collect();
         self.take(&bytes)?;
-        while self.read_one(ledger, now)? {}
+        while self.read_one(ledger)? {}
         if self.socket.output.is_empty() && self.socket.shut {
             self.done = true;
             if !self.socket.reset && !self.socket.cut {
@@ -44,7 +44,7 @@ impl Client {
         }
     }
 
-    fn read_one(&mut self, ledger: &mut Ledger, now: usize) -> Result<bool, String> {
+    fn read_one(&mut self, ledger: &mut Ledger) -> Result<bool, String> {
         if self.received.is_empty() {
             return Ok(false);
         }
@@ -75,12 +75,12 @@ impl Client {
                 return Ok(false);
             };
             let line: Vec<u8> = self.received.drain(..=end).collect();
-            self.text(&line, ledger, now)?;
+            self.text(&line, ledger)?;
             return Ok(true);
         }
         let Some((opcode, payload)) = self.take_frame()? else { return Ok(false) };
         match opcode {
-            1 => self.text(&payload, ledger, now)?,
+            1 => self.text(&payload, ledger)?,
             8 => self.close(&payload)?,
             9 | 10 => {}
             other => return Err(format!("a frame with opcode {other}")),
@@ -117,12 +117,17 @@ impl Client {
         else {
             return Err("an answer to nothing".into());
         };
-        ledger.acknowledged(channel, self.number, n);
+        let what = (self.number, n);
+        if value["error"]["code"] == UNAVAILABLE && ledger.terms.durable {
+            ledger.refused(channel, what)?;
+            return Ok(true);
+        }
+        ledger.acknowledged(channel, what)?;
         let result = value["result"].as_object().ok_or("no result")?;
-        match (result.get("offset").and_then(Value::as_u64), self.history) {
+        match (result.get("offset").and_then(Value::as_u64), ledger.terms.history) {
             (Some(offset), true) => {
-                ledger.epoch(channel, result["epoch"].as_str().unwrap_or(""))?;
-                ledger.placed(channel, offset, (self.number, n))?;
+                let epoch = result["epoch"].as_str().unwrap_or("");
+                ledger.located(channel, (epoch, offset), (what, false))?;
             }
             (None, false) if result.is_empty() => {}
             _ => return Err(format!("not where it was published: {value}")),
@@ -166,6 +171,8 @@ impl Client {
             3008 => self.manners.may_be_slow,
             3501 => self.manners.rude,
             3504 => self.manners.may_be_refused,
+            // The store could not be asked about a channel of the connect.
+            3004 => self.uni && self.manners.may_fail,
             1000 | 0 => self.manners.said_close,
             _ => false,
         };

@@ -4,24 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Asked, Client, Outstanding, View};
-use crate::ledger::Ledger;
+use super::{Asked, Client, Outstanding, Since, UNAVAILABLE, View};
+use crate::ledger::{Known, Ledger};
 
 impl Client {
-    pub(super) fn text(
-        &mut self,
-        payload: &[u8],
-        ledger: &mut Ledger,
-        now: usize,
-    ) -> Result<(), String> {
+    pub(super) fn text(&mut self, payload: &[u8], ledger: &mut Ledger) -> Result<(), String> {
+        trace!("  client {} gets {}", self.number, String::from_utf8_lossy(payload));
         let value: Value = serde_json::from_slice(payload)
             .map_err(|error| format!("{error} in {}", String::from_utf8_lossy(payload)))?;
         let checked = if value.as_object().is_some_and(|object| object.is_empty()) {
             Ok(())
         } else if let Some(id) = value["id"].as_u64() {
-            self.reply(id, &value, ledger, now)
+            self.reply(id, &value, ledger)
         } else if value["connect"].is_object() {
-            self.connect_push(&value["connect"], ledger, now)
+            self.connect_push(&value["connect"], ledger)
         } else if self.uni {
             match value["disconnect"].is_object() {
                 true => Ok(()),
@@ -35,22 +31,21 @@ impl Client {
         checked.map_err(|error| format!("{error}; got {value}"))
     }
 
-    fn reply(
-        &mut self,
-        id: u64,
-        value: &Value,
-        ledger: &mut Ledger,
-        now: usize,
-    ) -> Result<(), String> {
+    fn reply(&mut self, id: u64, value: &Value, ledger: &mut Ledger) -> Result<(), String> {
         let at = self.outstanding.iter().position(|asked| asked.id == id);
         let Some(asked) = at.and_then(|at| self.outstanding.remove(at)) else {
             return Err("a reply to nothing".into());
         };
-        let Outstanding { channel, asked, .. } = asked;
-        let before = self.outstanding.iter().any(|other| other.id < id && other.channel == channel);
-        if before {
+        let Outstanding { channel, asked, known, .. } = asked;
+        // The reply to a publication waits for the disk, and a refusal does not.
+        let is_ordered =
+            |asked: &Asked| !ledger.terms.durable || !matches!(asked, Asked::Publish(_));
+        let earlier = |other: &&Outstanding| other.id < id && other.channel == channel;
+        let mut earlier = self.outstanding.iter().filter(earlier);
+        if is_ordered(&asked) && earlier.any(|other| is_ordered(&other.asked)) {
             return Err("a reply out of order".into());
         }
+        let is_unavailable = ledger.terms.durable && value["error"]["code"] == UNAVAILABLE;
         match asked {
             Asked::Connect(_) if value["connect"].is_object() => {
                 self.connected = true;
@@ -63,14 +58,16 @@ impl Client {
                 }
             }
             Asked::Subscribe(since) if value["subscribe"].is_object() => {
-                self.subscribed(channel, since, &value["subscribe"], ledger, now)?;
+                self.subscribed(channel, (since, known), &value["subscribe"], ledger)?;
             }
+            Asked::Subscribe(_) if is_unavailable => {}
             Asked::Unsubscribe if value["unsubscribe"].is_object() => {
                 self.views[channel].subscribed = false;
             }
             Asked::Publish(n) if value["publish"].is_object() => {
-                ledger.acknowledged(channel, self.number, n);
+                ledger.acknowledged(channel, (self.number, n))?;
             }
+            Asked::Publish(n) if is_unavailable => ledger.refused(channel, (self.number, n))?,
             Asked::Stats if value["presence_stats"].is_object() => {
                 self.counted = value["presence_stats"]["num_clients"].as_u64();
             }
@@ -79,12 +76,7 @@ impl Client {
         Ok(())
     }
 
-    fn connect_push(
-        &mut self,
-        value: &Value,
-        ledger: &mut Ledger,
-        now: usize,
-    ) -> Result<(), String> {
+    fn connect_push(&mut self, value: &Value, ledger: &mut Ledger) -> Result<(), String> {
         if !self.uni || std::mem::replace(&mut self.connected, true) {
             return Err("a connect push too many".into());
         }
@@ -92,12 +84,12 @@ impl Client {
         if told != self.wanted.len() {
             return Err(format!("not the wanted channels {:?}", self.wanted));
         }
-        for (channel, since) in self.wanted.clone() {
+        for (channel, since, known) in self.wanted.clone() {
             let answer = &value["subs"][format!("c{channel}")];
             if !answer.is_object() {
                 return Err(format!("no c{channel}"));
             }
-            self.subscribed(channel, since, answer, ledger, now)?;
+            self.subscribed(channel, (since, known), answer, ledger)?;
         }
         Ok(())
     }
@@ -105,10 +97,9 @@ impl Client {
     fn subscribed(
         &mut self,
         channel: usize,
-        since: Option<u64>,
+        (since, known): (Option<Since>, Known),
         answer: &Value,
         ledger: &mut Ledger,
-        now: usize,
     ) -> Result<(), String> {
         let recovered = answer["recovered"] == true;
         let offset = answer["offset"].as_u64().unwrap_or(0);
@@ -117,18 +108,35 @@ impl Client {
         if !recovered && !missed.is_empty() {
             return Err("publications though not recovered".into());
         }
-        if recovered && since != Some(offset) {
+        if recovered && since.as_ref().is_none_or(|(_, since)| *since != offset) {
             return Err("recovered from another offset".into());
         }
-        if self.history == epoch.is_empty() || (answer["was_recovering"] == true) != since.is_some()
+        if ledger.terms.history == epoch.is_empty()
+            || (answer["was_recovering"] == true) != since.is_some()
         {
             return Err("not what was asked for".into());
         }
-        ledger.epoch(channel, &epoch)?;
-        let view = &mut self.views[channel];
+        let top = offset + missed.len() as u64;
+        if ledger.terms.history {
+            ledger.position(channel, (&epoch, top), known)?;
+        }
+        match since {
+            Some((asked, _)) if recovered && asked != epoch => {
+                return Err(format!("recovered from epoch {asked}"));
+            }
+            Some((asked, since)) if !recovered && asked == epoch && !self.manners.may_be_slow => {
+                ledger.not_recovered(channel, since, top)?;
+            }
+            _ => {}
+        }
+        let (view, since) = (&mut self.views[channel], ledger.step);
         let number = answer["id"].as_u64().unwrap_or(0);
-        *view = View { subscribed: true, since: now, number, epoch, offset, seen: BTreeMap::new() };
-        missed.iter().try_for_each(|publication| self.publication(channel, publication, ledger))
+        *view = View { subscribed: true, since, number, epoch, offset, seen: BTreeMap::new() };
+        for publication in &missed {
+            self.publication(channel, publication, ledger)?;
+            ledger.is_kept(channel, self.views[channel].offset, known)?;
+        }
+        Ok(())
     }
 
     /// The channel of a push, by its number if it has one, otherwise by its name.
@@ -180,14 +188,12 @@ impl Client {
             }
             view.offset = offset;
             ledger.placed(channel, offset, (publisher, n))?;
-        } else if self.history {
+        } else if ledger.terms.history {
             return Err("a publication without offset".into());
         }
-        if let Some(before) = view.seen.insert(publisher, n)
-            && n != before + 1
-        {
-            return Err(format!("number {n} of publisher {publisher} behind {before}"));
+        if let Some(before) = view.seen.insert(publisher, n) {
+            ledger.passed_over(channel, (publisher, n), before)?;
         }
-        ledger.sent(channel, publisher, n)
+        ledger.sent(channel, (publisher, n))
     }
 }

@@ -1,7 +1,7 @@
 //! What a model client sends: frames, commands, API calls, emulation requests.
 
 use super::{Asked, Client, Outstanding};
-use crate::ledger::Ledger;
+use crate::ledger::{Known, Ledger};
 use crate::random::Random;
 
 impl Client {
@@ -27,7 +27,6 @@ impl Client {
         channel: usize,
         pad: usize,
         ledger: &mut Ledger,
-        now: usize,
     ) -> String {
         self.next_id += 1;
         let id = self.next_id;
@@ -40,9 +39,8 @@ impl Client {
             Asked::Subscribe(None) => {
                 format!(r#"{{"id":{id},"subscribe":{{"channel":"c{channel}","flag":1}}}}"#)
             }
-            Asked::Subscribe(Some(offset)) => format!(
-                r#"{{"id":{id},"subscribe":{{"channel":"c{channel}","recover":true,"flag":{flag},"epoch":"{}","offset":{offset}}}}}"#,
-                self.views[channel].epoch
+            Asked::Subscribe(Some((epoch, offset))) => format!(
+                r#"{{"id":{id},"subscribe":{{"channel":"c{channel}","recover":true,"flag":{flag},"epoch":"{epoch}","offset":{offset}}}}}"#
             ),
             Asked::Unsubscribe => {
                 format!(r#"{{"id":{id},"unsubscribe":{{"channel":"c{channel}"}}}}"#)
@@ -53,12 +51,16 @@ impl Client {
             Asked::Publish(_) | Asked::Speak => String::new(),
         };
         let (asked, text) = if let Asked::Publish(_) = asked {
-            let (n, request) = self.publish_request(channel, pad, ledger, now);
+            let (n, request) = self.publish_request(channel, pad, ledger);
             (Asked::Publish(n), format!(r#"{{"id":{id},"publish":{request}}}"#))
         } else {
             (asked, text)
         };
-        self.outstanding.push_back(Outstanding { id, channel, asked });
+        let known = match channel {
+            usize::MAX => Known::default(),
+            channel => ledger.known(channel),
+        };
+        self.outstanding.push_back(Outstanding { id, channel, asked, known });
         text
     }
 
@@ -67,11 +69,10 @@ impl Client {
         channel: usize,
         pad: usize,
         ledger: &mut Ledger,
-        now: usize,
     ) -> (u64, String) {
         self.next_number[channel] += 1;
         let n = self.next_number[channel];
-        ledger.published(channel, self.number, n, now);
+        ledger.published(channel, (self.number, n), false);
         let (number, pad) = (self.number, "x".repeat(pad));
         let data = format!(r#"{{"p":{number},"n":{n},"x":"{pad}"}}"#);
         (n, format!(r#"{{"channel":"c{channel}","data":{data}}}"#))
@@ -87,8 +88,9 @@ impl Client {
         let data = serde_json::json!({"session": session, "node": node, "data": frame});
         self.post("/emulation", &data.to_string());
         self.next_id += 1;
-        let asked = Asked::Speak;
-        self.outstanding.push_back(Outstanding { id: self.next_id, channel: usize::MAX, asked });
+        let (asked, known) = (Asked::Speak, Known::default());
+        let (id, channel) = (self.next_id, usize::MAX);
+        self.outstanding.push_back(Outstanding { id, channel, asked, known });
     }
 
     fn post(&mut self, path: &str, body: &str) {
@@ -98,8 +100,8 @@ impl Client {
     }
 
     /// Calls the API's publish method; the answer is then outstanding.
-    pub fn call(&mut self, channel: usize, pad: usize, ledger: &mut Ledger, now: usize) {
-        let (n, body) = self.publish_request(channel, pad, ledger, now);
+    pub fn call(&mut self, channel: usize, pad: usize, ledger: &mut Ledger) {
+        let (n, body) = self.publish_request(channel, pad, ledger);
         let head = format!(
             "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: secret\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -107,6 +109,7 @@ impl Client {
         self.put((head + &body).as_bytes());
         self.next_id += 1;
         let id = self.next_id;
-        self.outstanding.push_back(Outstanding { id, channel, asked: Asked::Publish(n) });
+        let (asked, known) = (Asked::Publish(n), ledger.known(channel));
+        self.outstanding.push_back(Outstanding { id, channel, asked, known });
     }
 }

@@ -13,7 +13,7 @@ const ROUNDS_MAX: usize = 20_000;
 impl World {
     /// Checks that each grant belongs to a subscription of a connection.
     pub(super) fn count_grants(&self) -> Result<(), String> {
-        for (at, shard) in self.shards.iter().enumerate() {
+        for (at, shard) in self.node.shards.iter().enumerate() {
             let states = shard.hub.slots().map(|(slot, _)| shard.hub.state(slot));
             let subscriptions = states.flat_map(|state| state.subscriptions);
             let listed = subscriptions.filter(|found| found.grant.is_some()).count();
@@ -29,7 +29,7 @@ impl World {
 
     /// Whether publications wait in a batch, or commands for their rate.
     fn is_waiting(&self) -> bool {
-        let counts = self.shards.iter().map(|shard| shard.hub.resource_counts());
+        let counts = self.node.shards.iter().map(|shard| shard.hub.resource_counts());
         counts.into_iter().any(|counts| counts.backlog > 0 || counts.rate_waits > 0)
     }
 
@@ -40,7 +40,7 @@ impl World {
             client.stalled = false;
         }
         for _ in 0..ROUNDS_MAX {
-            self.steps += 1;
+            self.ledger.step += 1;
             let mut moved = false;
             for at in 0..self.clients.len() {
                 let client = &self.clients[at];
@@ -51,14 +51,15 @@ impl World {
                     self.read(at, limit)?;
                 }
             }
-            for at in 0..self.shards.len() {
-                moved |= !self.bus.asleep[at];
+            moved |= self.node.is_awake();
+            for at in 0..self.node.shards.len() {
                 for _ in 0..self.random.between(1, 9) {
                     self.step_shard(at)?;
                 }
             }
-            moved |= !self.bus.asleep[self.shards.len()];
+            moved |= self.node.is_awake();
             self.step_control()?;
+            self.step_store()?;
             if !moved && self.is_waiting() {
                 self.pass_time(WINDOW_MAX)?;
             } else if !moved {
@@ -68,18 +69,38 @@ impl World {
         Err(format!("no rest after {ROUNDS_MAX} rounds"))
     }
 
+    /// Brings the node to rest, and checks what everybody knows.
+    pub(super) fn rest(&mut self) -> Result<(), String> {
+        self.settle()?;
+        let is_done = |at: usize| self.clients[at].done || self.clients[at].closed.is_some();
+        // A stream whose sender is closed may lack replies.
+        let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
+        for client in heard {
+            let settled = client.check_settled(&self.ledger);
+            settled.map_err(|error| self.of(client.number, &error))?;
+        }
+        self.count_present()?;
+        self.count_users()?;
+        self.count_grants()?;
+        if self.ledger.terms.durable {
+            self.check_store()?;
+        }
+        Ok(())
+    }
+
     /// Checks that presence counts the subscribers of each channel.
     pub(super) fn count_present(&mut self) -> Result<(), String> {
         let askers = self
             .clients
             .iter()
             .filter(|client| client.is_there() && !client.uni && client.voice.is_none());
-        let Some(at) = askers.map(|client| client.number).next().filter(|_| self.presence) else {
+        let Some(at) = askers.map(|client| client.number).next().filter(|_| self.node.presence)
+        else {
             return Ok(());
         };
         for channel in 0..self.channels {
             let (ledger, client) = (&mut self.ledger, &mut self.clients[at]);
-            let text = client.command(Asked::Stats, channel, 0, ledger, self.steps);
+            let text = client.command(Asked::Stats, channel, 0, ledger);
             self.say(at, &text);
             self.settle()?;
             // A ping may have closed a slow client meanwhile; that count is outdated.
@@ -112,8 +133,8 @@ impl World {
         Ok(())
     }
 
-    /// Ends all clients; checks that no state remains.
-    pub(super) fn finish(&mut self) -> Result<(), String> {
+    /// Ends all clients, and lets time pass until nothing is kept any more.
+    pub(super) fn end_clients(&mut self) -> Result<(), String> {
         for at in 0..self.clients.len() {
             match self.clients[at].done {
                 false if self.random.one_in(2) => self.close(at),
@@ -121,17 +142,25 @@ impl World {
                 true => {}
             }
             for _ in 0..self.random.between(0, 20) {
-                let shard = self.random.below(self.shards.len());
+                let shard = self.random.below(self.node.shards.len());
                 self.step_shard(shard)?;
             }
         }
         self.settle()?;
         for by in [6_000, 200_000, 2_000, 2_000] {
             self.pass_time(by)?;
-            self.bus.asleep.fill(false);
+            self.node.bus.asleep.fill(false);
+            self.keep_house();
             self.settle()?;
         }
-        for (at, shard) in self.shards.iter().enumerate() {
+        Ok(())
+    }
+
+    /// Ends all clients; checks that no state remains.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        self.end_clients()?;
+        self.end_store()?;
+        for (at, shard) in self.node.shards.iter().enumerate() {
             let remains = shard.hub.resource_counts();
             if remains != ResourceCounts::default() || shard.is_stalled() {
                 let slots: Vec<_> = shard.hub.slots().collect();
@@ -139,10 +168,10 @@ impl World {
             }
         }
         self.check_told()?;
-        if !self.control.is_confirmed() {
+        if !self.node.control.is_confirmed() {
             return Err("a shard did not confirm its settings".into());
         }
-        match self.bus.taken() {
+        match self.node.bus.taken() {
             0 => Ok(()),
             taken => Err(format!("{taken} messages or reservations are left on the bus")),
         }
@@ -150,16 +179,18 @@ impl World {
 
     /// Checks that every hook event arrived, and the disconnect of every client.
     fn check_told(&self) -> Result<(), String> {
-        let sum = |of: fn(&Metrics) -> u64| self.metrics.iter().map(|one| of(one)).sum::<u64>();
+        let sum =
+            |of: fn(&Metrics) -> u64| self.node.metrics.iter().map(|one| of(one)).sum::<u64>();
         let (noted, dropped) =
             (sum(|one| one.hook_events.get()), sum(|one| one.hook_events_dropped.get()));
-        if dropped > 0 || noted != self.control.told {
-            let told = self.control.told;
+        if dropped > 0 || noted != self.node.control.told {
+            let told = self.node.control.told;
             return Err(format!("{told} of {noted} hook events arrived, {dropped} were dropped"));
         }
-        for client in self.clients.iter().filter(|client| client.connected && self.hooked) {
+        let clients = &self.clients[self.first_client..];
+        for client in clients.iter().filter(|client| client.connected && self.hooked) {
             let life = (client.shard, client.slot, client.generation);
-            if !self.control.has_ended(life) {
+            if !self.node.control.has_ended(life) {
                 return Err(self.of(client.number, "its disconnect event is missing"));
             }
         }

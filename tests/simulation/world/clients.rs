@@ -9,16 +9,19 @@ const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-
 impl World {
     /// A client connects, perhaps with the positions of an earlier one.
     pub(super) fn come(&mut self) {
-        let shard = self.random.below(self.shards.len());
+        let shard = self.random.below(self.node.shards.len());
         let number = self.clients.len();
         let uni = self.random.one_in(4);
         let capacity = self.random.pick(&[150, 600, 5000, 100_000]);
-        let mut client = Client::new(number, uni, self.channels, self.history, capacity);
+        let mut client = Client::new(number, uni, self.channels, capacity);
         let entrance = self.enter(&mut client);
-        let Some((slot, generation)) = self.shards[shard].accept(number, entrance) else { return };
+        let Some((slot, generation)) = self.node.shards[shard].accept(number, entrance) else {
+            return;
+        };
         (client.shard, client.slot, client.generation) = (shard, slot, generation);
         client.manners.may_be_slow = self.may_be_slow;
         client.manners.may_be_refused = self.limit.counts();
+        client.manners.may_fail = self.ledger.terms.durable;
         client.user = self.random.below(self.tokens.len());
         if !uni && self.random.one_in(4) {
             (client.backend, client.sent_connect) = (true, true);
@@ -57,11 +60,11 @@ impl World {
 
     /// A client opens a stream, and another client sends its emulation requests.
     fn come_as_stream(&mut self, number: usize) {
-        let shard = self.random.below(self.shards.len());
+        let shard = self.random.below(self.node.shards.len());
         let voice = self.clients.len();
-        let mut other = Client::new(voice, false, self.channels, self.history, 100_000);
+        let mut other = Client::new(voice, false, self.channels, 100_000);
         let entrance = self.enter(&mut other);
-        let Some((slot, generation)) = self.shards[shard].accept(voice, entrance) else {
+        let Some((slot, generation)) = self.node.shards[shard].accept(voice, entrance) else {
             return self.vanish(number);
         };
         (other.shard, other.slot, other.generation) = (shard, slot, generation);
@@ -71,7 +74,7 @@ impl World {
         let client = &mut self.clients[number];
         (client.voice, client.sent_connect) = (Some(voice), true);
         let asked = Asked::Connect(self.tokens[client.user].clone());
-        let mut lines = vec![client.command(asked, usize::MAX, 0, &mut self.ledger, self.steps)];
+        let mut lines = vec![client.command(asked, usize::MAX, 0, &mut self.ledger)];
         lines.extend((0..self.random.between(0, 3)).map(|_| self.any_command(number)));
         self.clients[number].open_stream(&lines.join("\n"));
         self.tell(number, Event::Readable);
@@ -100,8 +103,8 @@ impl World {
     /// Queues a completion of a client's socket for its shard.
     fn tell(&mut self, client: usize, event: Event) {
         let Client { shard, slot, generation, .. } = self.clients[client];
-        self.shards[shard].events.push_back((event, slot, generation));
-        self.bus.asleep[shard] = false;
+        self.node.shards[shard].events.push_back((event, slot, generation));
+        self.node.bus.asleep[shard] = false;
     }
 
     fn connect(&mut self, at: usize) {
@@ -111,18 +114,17 @@ impl World {
             for channel in 0..self.channels {
                 if !self.proxied && self.random.one_in(2) {
                     let view = &client.views[channel];
-                    let since = (!view.epoch.is_empty()).then_some(view.offset);
-                    client.wanted.push((channel, since));
+                    let since = (!view.epoch.is_empty()).then(|| (view.epoch.clone(), view.offset));
+                    client.wanted.push((channel, since, self.ledger.known(channel)));
                 }
             }
             let subs: Vec<String> = client
                 .wanted
                 .iter()
-                .map(|(channel, since)| match since {
+                .map(|(channel, since, _)| match since {
                     None => format!(r#""c{channel}":{{}}"#),
-                    Some(offset) => format!(
-                        r#""c{channel}":{{"recover":true,"epoch":"{}","offset":{offset}}}"#,
-                        client.views[*channel].epoch
+                    Some((epoch, offset)) => format!(
+                        r#""c{channel}":{{"recover":true,"epoch":"{epoch}","offset":{offset}}}"#
                     ),
                 })
                 .collect();
@@ -130,7 +132,7 @@ impl World {
             format!(r#"{{"token":"{token}","subs":{{{}}}}}"#, subs.join(","))
         } else {
             let token = self.tokens[client.user].clone();
-            client.command(Asked::Connect(token), usize::MAX, 0, &mut self.ledger, self.steps)
+            client.command(Asked::Connect(token), usize::MAX, 0, &mut self.ledger)
         };
         client.send_frame(1, text.as_bytes(), &mut self.random);
     }
@@ -195,7 +197,7 @@ impl World {
         for _ in 0..self.random.between(1, 4) {
             let channel = self.random.below(self.channels);
             let pad = self.random.pick(&[0, 10, 100]);
-            self.clients[at].call(channel, pad, &mut self.ledger, self.steps);
+            self.clients[at].call(channel, pad, &mut self.ledger);
         }
     }
 
@@ -207,17 +209,17 @@ impl World {
             0..=3 => Asked::Publish(0),
             4 => Asked::Unsubscribe,
             _ if self.random.one_in(2) && !view.epoch.is_empty() => {
-                Asked::Subscribe(Some(view.offset))
+                Asked::Subscribe(Some((view.epoch.clone(), view.offset)))
             }
             _ => Asked::Subscribe(None),
         };
         let pad = self.random.pick(&[0, 0, 10, 100, 400]);
-        client.command(asked, channel, pad, &mut self.ledger, self.steps)
+        client.command(asked, channel, pad, &mut self.ledger)
     }
 
     pub(super) fn read(&mut self, at: usize, limit: usize) -> Result<(), String> {
         let client = &mut self.clients[at];
-        let result = client.read(limit, &mut self.ledger, self.steps);
+        let result = client.read(limit, &mut self.ledger);
         result.map_err(|error| self.of(at, &error))?;
         if self.clients[at].put_records() {
             self.tell(at, Event::Readable);

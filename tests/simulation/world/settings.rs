@@ -13,6 +13,7 @@ use drumline::model::retention::Retention;
 use drumline::model::token::{self, Verifier};
 use drumline::wire::http::{Route, Service, Transport};
 
+use crate::ledger::Terms;
 use crate::random::Random;
 
 /// Maximum milliseconds that a publication waits in a batch.
@@ -33,17 +34,23 @@ pub fn tokens() -> token::TokenSettings {
     token::TokenSettings { hmac_secret_key: "secret".into(), ..token::TokenSettings::default() }
 }
 
-/// Options of every channel.
-fn options(random: &mut Random, history: bool) -> Options {
+/// Retention of every channel: none, in memory, or durable.
+fn retention(random: &mut Random) -> Option<Retention> {
+    let (history, durable) = (random.one_in(2), random.one_in(2));
     let retention = Retention {
         size: random.pick(&[2, 5, 100]),
-        ttl: random.pick(&[300, 60_000]),
+        ttl: if durable { random.pick(&[2_000, 60_000]) } else { random.pick(&[300, 60_000]) },
         meta_ttl: 120_000,
-        durable: false,
+        durable,
     };
+    (history || durable).then_some(retention)
+}
+
+/// Options of every channel.
+fn options(random: &mut Random, retention: Option<Retention>) -> Options {
     Options {
-        retention: history.then_some(retention),
-        force_recovery: history,
+        retention,
+        force_recovery: retention.is_some(),
         presence: random.one_in(2),
         join_leave: random.one_in(3),
         force_push_join_leave: random.one_in(2),
@@ -70,17 +77,23 @@ fn command_limit(random: &mut Random) -> CommandLimit {
 /// of the simulation do not reach. What the checks of the simulation build on stays.
 pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
     let kept = &before.namespaces.without;
-    let without = Options {
-        subscribe_proxy: kept.subscribe_proxy,
-        ..options(random, kept.retention.is_some())
+    let is_durable = kept.retention.is_some_and(|retention| retention.durable);
+    // The ledger knows the terms of durable channels.
+    let retention = match (is_durable, retention(random)) {
+        (false, Some(other)) => kept.retention.map(|_| Retention {
+            durable: false,
+            ttl: other.ttl.min(60_000),
+            ..other
+        }),
+        _ => kept.retention,
     };
+    let without = Options { subscribe_proxy: kept.subscribe_proxy, ..options(random, retention) };
+    let recovery_limit = random.pick(&[3, 1000]);
+    let recovery_limit = if is_durable { before.homes.recovery_limit } else { recovery_limit };
     HubSettings {
         namespaces: Arc::new(Namespaces { without, ..Namespaces::default() }),
         position_check_delay: random.pick(&[0, 1_000]),
-        homes: home::HomeSettings {
-            recovery_limit: random.pick(&[3, 1000]),
-            ..before.homes.clone()
-        },
+        homes: home::HomeSettings { recovery_limit, ..before.homes.clone() },
         // Of these, a shard keeps what it began with.
         slots: 1,
         backlog_bytes: 1,
@@ -91,10 +104,45 @@ pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
     }
 }
 
-/// Settings of a hub, and whether its clients may be too slow.
-pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
+/// Settings of the next process of a node with a store. The memory for histories may be so small
+/// that streams leave it.
+pub fn restarted(random: &mut Random, before: &HubSettings) -> HubSettings {
+    let changed = changed(random, before);
+    HubSettings {
+        homes: home::HomeSettings { streams_max: streams_max(random, true), ..changed.homes },
+        budgets: durable_budgets(random, before.budgets),
+        slots: random.between(2, 6),
+        backlog_bytes: random.pick(&[0, 200, 1 << 20]),
+        ping_interval: before.ping_interval.max(2_000),
+        ..changed
+    }
+}
+
+fn streams_max(random: &mut Random, is_durable: bool) -> usize {
+    if is_durable { random.pick(&[1, 2, 1000]) } else { 1000 }
+}
+
+/// Budgets of histories and of what waits for the store.
+fn durable_budgets(random: &mut Random, before: MemoryLimits) -> MemoryLimits {
+    before
+        .with(MemoryKind::History, random.pick(&[1 << 30, 3_000, 10_000]))
+        .with(MemoryKind::Stored, random.pick(&[1 << 30, 1 << 30, 5_000]))
+}
+
+/// Settings of a node, and what follows from them for the checks.
+pub struct Plan {
+    pub settings: HubSettings,
+    pub terms: Terms,
+    /// The clients may be too slow.
+    pub may_be_slow: bool,
+}
+
+/// Random settings.
+pub fn random(random: &mut Random) -> Plan {
     let may_be_slow = random.one_in(3);
-    let without = options(random, history);
+    let retention = retention(random);
+    let durable = retention.is_some_and(|retention| retention.durable);
+    let without = options(random, retention);
     let mut user_limit = UserLimit::default();
     if random.one_in(3) {
         user_limit = UserLimit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
@@ -104,6 +152,29 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
         disconnect_hook: random.one_in(2).then_some(UPSTREAM),
         waiting_max: 1 << 20,
         ..Upstreams::default()
+    };
+    let homes = home::HomeSettings {
+        recovery_limit: random.pick(&[3, 1000]),
+        answer_bytes: if durable { random.pick(&[1_500, 1 << 20]) } else { 20_000 },
+        streams_max: streams_max(random, durable),
+    };
+    let mut budgets = MemoryLimits::all(1 << 30);
+    if may_be_slow {
+        budgets = budgets
+            .with(MemoryKind::Outboxes, random.between(1000, 5000))
+            .with(MemoryKind::Unread, random.pick(&[1 << 30, 1000, 5000]));
+    }
+    if durable {
+        budgets = durable_budgets(random, budgets);
+    }
+    let terms = Terms {
+        history: retention.is_some(),
+        durable,
+        size: retention.map_or(0, |retention| retention.size),
+        ttl: retention.map_or(0, |retention| retention.ttl),
+        meta_ttl: retention.map_or(0, |retention| retention.meta_ttl),
+        recovery_limit: homes.recovery_limit,
+        answer_bytes: homes.answer_bytes,
     };
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
@@ -121,20 +192,10 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
             })
             .into(),
         api: ApiKey { key: "secret".into(), ..ApiKey::default() },
-        homes: home::HomeSettings {
-            recovery_limit: random.pick(&[3, 1000]),
-            answer_bytes: 20_000,
-            streams_max: 1000,
-        },
+        homes: homes.clone(),
         slots: random.between(2, 6),
         outbox_bytes: if may_be_slow { random.between(300, 3000) } else { 1 << 30 },
-        budgets: if may_be_slow {
-            MemoryLimits::all(1 << 30)
-                .with(MemoryKind::Outboxes, random.between(1000, 5000))
-                .with(MemoryKind::Unread, random.pick(&[1 << 30, 1000, 5000]))
-        } else {
-            MemoryLimits::all(1 << 30)
-        },
+        budgets,
         backlog_bytes: random.pick(&[0, 200, 1 << 20]),
         channel_limit: 100,
         user_limit,
@@ -146,5 +207,5 @@ pub fn random(random: &mut Random, history: bool) -> (HubSettings, bool) {
         command_limit: command_limit(random),
         ..HubSettings::default()
     };
-    (settings, may_be_slow)
+    Plan { settings, terms, may_be_slow }
 }
