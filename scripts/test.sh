@@ -78,6 +78,7 @@ delta       300    npm                     | deltas applied by fossil-delta
 keys        180    release npm             | tokens with key sets from an HTTP endpoint
 feeds       900    release rabbitmq go pebble | consumers with Debian's RabbitMQ, which is killed, frozen and restarted
 delivery    600    release npm python      | durable channels: retries with cent, SDKs that are cut, a server that is killed
+power       900    release                 | the store after a power cut at random points; finds syncs that do nothing
 clock       180    release npm faketime    | tokens and revocations while the wall clock steps
 proxies     180    release npm             | proxies and hooks with a backend
 conformance 600    release npm go centrifugo | a table of scripts against Drumline and against Centrifugo
@@ -160,6 +161,12 @@ step_delivery() {
     local seconds=60
     if [[ $SIZE == full ]]; then seconds=1800; fi
     .venv/bin/python tests/system/delivery "$DRUMLINE" --seconds "$seconds"
+}
+# Prints its seed.
+step_power() {
+    local cuts=20
+    if [[ $SIZE == full ]]; then cuts=1000; fi
+    python3 tests/system/power_cut "$DRUMLINE" --cuts "$cuts"
 }
 step_clock() { node tests/sdk/clock.mjs; }
 step_proxies() { node tests/sdk/proxies.mjs; }

@@ -181,11 +181,20 @@ impl Folder {
         }
         // The order matters: a file of the format without a folder of a database is a loss.
         let begun = fs::create_dir_all(&new)
-            .and_then(|()| sync_folder(self.path.parent().unwrap_or(&self.path)))
-            .and_then(|()| sync_folder(&self.path))
+            .and_then(|()| self.sync_names())
             .and_then(|()| self.write_format())
             .and_then(|()| empty_folder(&new));
         begun.map(|()| new).map_err(|error| Fault::of(&self.path, &error))
+    }
+
+    /// Syncs the names in the folder and in those above it, which the server may have created.
+    fn sync_names(&self) -> io::Result<()> {
+        sync_folder(&self.path)?;
+        sync_folder(self.path.parent().unwrap_or(&self.path))?;
+        // The server did not create a folder in one that it may not open.
+        let above = self.path.ancestors().skip(2);
+        above.take_while(|folder| sync_folder(folder).is_ok()).for_each(drop);
+        Ok(())
     }
 
     /// Gives the database that was begun its name.

@@ -172,12 +172,34 @@ fn has_batch(rest: &[u8], before: Option<u64>) -> bool {
 }
 
 /// Whether bytes at a place of a file can be what a power cut left of a batch: its end is missing,
-/// or sectors within it were never written.
+/// or sectors within it were never written. fjall writes a large batch in several parts, each of
+/// whole entries. So a sector can also have the end of one part, and not the begin of the next.
 fn is_torn(rest: &[u8], place: u64) -> bool {
-    let to_sector = (SECTOR - (place % SECTOR as u64) as usize) % SECTOR;
-    let (head, sectors) = rest.split_at_checked(to_sector).unwrap_or((rest, &[]));
+    let to_sector = |at: usize| (SECTOR - (place as usize + at) % SECTOR) % SECTOR;
     let is_unwritten = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| *byte == 0);
-    !rest.ends_with(&MAGIC) || is_unwritten(head) || sectors.chunks(SECTOR).any(is_unwritten)
+    let is_unwritten_from = |at: usize| {
+        let end = rest.len().min(at + to_sector(at));
+        rest.get(at..end).is_some_and(is_unwritten)
+    };
+    let sectors = rest.get(to_sector(0)..).unwrap_or_default();
+    !rest.ends_with(&MAGIC)
+        || is_unwritten_from(0)
+        || is_unwritten_from(end_of_entries(rest))
+        || sectors.chunks(SECTOR).any(is_unwritten)
+}
+
+/// Bytes of the entries that stand at the begin of `rest`.
+fn end_of_entries(rest: &[u8]) -> usize {
+    let mut reader = Reader::new(rest, 0);
+    let mut hasher = Xxh3::new();
+    // A slice cannot fail.
+    let Ok(Some([START, ..])) = reader.array::<START_BYTES>() else { return 0 };
+    loop {
+        let end = reader.place as usize;
+        if !matches!(reader.item(&mut hasher), Ok(true)) {
+            return end;
+        }
+    }
 }
 
 /// A journal and what stands in it.
@@ -387,6 +409,23 @@ mod tests {
         let mut journal = crashed.journal.clone();
         journal[begin..begin / 512 * 512 + 512].fill(0);
         assert_eq!(crashed.start(&journal).unwrap(), NAMES[..3], "hole at the begin");
+    }
+
+    #[test]
+    fn a_batch_with_a_sector_of_which_only_the_first_entries_were_written_is_torn() {
+        let crashed = Crashed::new(4000);
+        let (begin, _) = crashed.batches[3];
+        let hole = begin + START_BYTES;
+        assert_eq!(begin / 512, hole / 512, "both entries begin in one sector");
+        let mut journal = crashed.journal.clone();
+        journal[hole..hole / 512 * 512 + 512].fill(0);
+        assert_eq!(crashed.start(&journal).unwrap(), NAMES[..3]);
+        // The value of the item begins before these zeros.
+        let mut journal = crashed.journal.clone();
+        let inside = hole + 1 + ITEM_BYTES + 40;
+        assert_eq!(begin / 512, inside / 512, "the value begins in the same sector");
+        journal[inside..inside / 512 * 512 + 512].fill(0);
+        assert_eq!(crashed.start(&journal).unwrap_err().kind, FaultKind::Corrupt);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 Owns the choice of the points, the folders, and the processes that work in parallel. Never decides what must be left:
 a subject does. A subject is made once per process, and has `note(header, payload)`, which is given the records that are
-not the disk's in the order of the recording, and `check(folder, random)`, which raises Lost. The invariant: a cut is
+not the disk's in the order of the recording, and `check(folder)`, which raises Lost. The invariant: a cut is
 given by the recording, the seed and its number alone, so a failing cut can be repeated.
 """
 
@@ -36,15 +36,20 @@ class Recording:
                 what = f"the recorder does not understand a call on the folder: {header}"
                 raise AssertionError(f"{what}; add it to recorder.py")
             self.kinds.append(header["kind"])
-        self.of_names = [at for at, kind in enumerate(self.kinds) if kind in CHANGES_OF_NAMES]
+        self.syncs = [at for at, kind in enumerate(self.kinds) if kind == "sync"]
+        self.names = [at for at, kind in enumerate(self.kinds) if kind in CHANGES_OF_NAMES]
 
     def point(self, chance):
-        """A number of records after which the power fails: anywhere, or near a change of names, which are rare."""
+        """A number of records after which the power fails: anywhere, before a sync, or near a change of names."""
         first = self.kinds.index("begin") + 1 + self.kinds.count("base")
-        if self.of_names and chance.random() < 0.4:
-            near = chance.choice(self.of_names) + chance.randint(0, 8)
-            return max(first, min(near, len(self.kinds)))
-        return chance.randint(first, len(self.kinds))
+        kind = chance.random()
+        point = chance.randint(first, len(self.kinds))
+        if self.syncs and kind < 0.4:
+            # What the sync covers is not durable yet.
+            point = chance.choice(self.syncs)
+        elif self.names and kind < 0.6:
+            point = chance.choice(self.names) + chance.randint(0, 8)
+        return max(first, min(point, len(self.kinds)))
 
     def compare(self, folder):
         """The folder rebuilt from all records must be the real one, or the recorder missed a change."""
@@ -52,7 +57,7 @@ class Recording:
         for header, payload in records.read(self.path):
             if header["kind"] in DISK:
                 disk.apply(header, payload)
-        with tempfile.TemporaryDirectory() as work:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(self.path)) as work:
             rebuilt = os.path.join(work, "rebuilt")
             disk.write_live(rebuilt)
             differences = [*different(rebuilt, folder)]
@@ -73,8 +78,24 @@ def different(one, other):
                     yield paths[1]
 
 
+class Replay:
+    """The disk and the subject after some of the records."""
+
+    def __init__(self, recording, subject):
+        self.source = records.read(recording.path)
+        self.disk, self.subject, self.passed = Disk(), subject, 0
+
+    def advance(self, point):
+        for header, payload in itertools.islice(self.source, point - self.passed):
+            if header["kind"] in DISK:
+                self.disk.apply(header, payload)
+            else:
+                self.subject.note(header, payload)
+        self.passed = point
+
+
 class Cuts:
-    """The cuts of one recording."""
+    """The cuts of one recording. Several folders with the same seed, number and names are the same."""
 
     def __init__(self, recording, seed, orders, work, make_subject):
         self.recording = recording
@@ -86,9 +107,26 @@ class Cuts:
     def chance(self, number, use):
         return random.Random(f"{self.seed}/{number}/{use}")
 
+    def point(self, number):
+        return self.recording.point(self.chance(number, "point"))
+
+    def folder(self, number):
+        return os.path.join(self.work, f"cut-{number}")
+
+    def rebuild(self, number, replay):
+        """Writes the folder of a cut. Returns what the disk lost."""
+        return replay.disk.cut(self.folder(number), self.chance(number, "cut"), self.orders[number % len(self.orders)])
+
+    def left_by(self, number):
+        """Writes the folder of a cut. Returns the subject at that time."""
+        replay = Replay(self.recording, self.make_subject())
+        replay.advance(self.point(number))
+        self.rebuild(number, replay)
+        return replay.subject
+
     def run(self, numbers, workers):
-        """Makes the cuts in parallel processes. Yields None for a cut that left all that was promised, else why not."""
-        points = sorted((self.recording.point(self.chance(number, "point")), number) for number in numbers)
+        """Makes the cuts in parallel processes. Yields the number of each, and None or what it lost."""
+        points = sorted((self.point(number), number) for number in numbers)
         fork = multiprocessing.get_context("fork")
         results = fork.SimpleQueue()
         share = -(-len(points) // workers)
@@ -110,24 +148,14 @@ class Cuts:
 
     def run_part(self, points, results):
         """Makes the cuts of one process, which reads the recording once."""
-        disk, subject, passed = Disk(), self.make_subject(), 0
-        source = records.read(self.recording.path)
+        replay = Replay(self.recording, self.make_subject())
         for point, number in points:
-            for header, payload in itertools.islice(source, point - passed):
-                if header["kind"] in DISK:
-                    disk.apply(header, payload)
-                else:
-                    subject.note(header, payload)
-            passed = point
-            results.put(self.cut(disk, subject, point, number))
-
-    def cut(self, disk, subject, point, number):
-        chance = self.chance(number, "cut")
-        folder = os.path.join(self.work, f"cut-{number}")
-        told = disk.cut(folder, chance, self.orders[number % len(self.orders)])
-        try:
-            subject.check(folder, chance)
-        except Lost as lost:
-            return "\n  ".join([f"cut {number} after {point} records: {lost}", *told, f"the folder: {folder}"])
-        shutil.rmtree(folder)
-        return None
+            replay.advance(point)
+            told = self.rebuild(number, replay)
+            try:
+                replay.subject.check(self.folder(number))
+            except Lost as lost:
+                results.put((number, "\n  ".join([f"cut {number}, after {point} records: {lost}", *told])))
+            else:
+                shutil.rmtree(self.folder(number))
+                results.put((number, None))

@@ -22,8 +22,9 @@ Names in folders:
 import os
 
 ORDERED, UNORDERED = "ordered", "unordered"
-# What happened to the changes of a file since its last sync, with weights. "holed": all but one block was kept.
-FATES = {"dropped": 2, "kept": 2, "torn": 3, "scattered": 3, "holed": 2}
+# What happened to the changes of a file since its last sync, with weights: the disk has none, all, those up to some
+# byte, some in each block, or all but in one block, which may be the one in which a change begins.
+FATES = {"dropped": 2, "kept": 2, "torn": 3, "scattered": 3, "holed": 4}
 
 
 class Change:
@@ -111,13 +112,14 @@ class File(Node):
         count = len(self.pending)
         chosen = random.randrange(count)
         at, payload = self.pending[chosen]
-        middle = (at + random.randint(0, len(payload or b""))) // block
+        inside = random.choice([0, random.randint(0, len(payload or b""))])
+        middle, before = (at + inside) // block, random.randint(0, chosen)
         changes_of_block = {}
         return {
             "dropped": lambda _change, _index: False,
             "kept": lambda _change, _index: True,
             "torn": lambda change, index: change < chosen or change == chosen and index < middle,
-            "holed": lambda _change, index: index != middle,
+            "holed": lambda change, index: index != middle or change < before,
             "scattered": lambda change, index: change < changes_of_block.setdefault(index, random.randint(0, count)),
         }[fate]
 

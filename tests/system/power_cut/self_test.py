@@ -4,6 +4,7 @@ Owns the recordings of log_writer.py. Without this, a recorder or a disk that ke
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ class Entries:
     def note(self, header, _payload):
         self.last = header["number"]
 
-    def check(self, folder, _chance):
+    def check(self, folder):
         try:
             found = list(log_writer.read_entries(folder, self.checks))
         except (OSError, ValueError) as error:
@@ -54,14 +55,21 @@ def failures(work, fault, seed, order):
     os.mkdir(work)
     recording = record(work, fault, seed)
     made = cuts.Cuts(recording, seed, [order], work, lambda: Entries(fault != "no-checksum"))
-    return [failure for failure in made.run(range(CUTS), os.cpu_count()) if failure]
+    return [failure for _, failure in made.run(range(CUTS), os.cpu_count()) if failure]
 
 
 def run(work, seed):
+    """Raises AssertionError if a fault is not found, or the correct store fails."""
     for order in (ORDERED, UNORDERED):
+        counts = []
         for fault, assumption in {None: None, **log_writer.FAULTS}.items():
-            found = failures(os.path.join(work, f"{order}-{fault}"), fault, seed, order)
-            print(f"{order}, {fault or 'no fault'}: {len(found)} of {CUTS} cuts failed", flush=True)
-            must_fail = fault and assumption in ("both", order)
-            if bool(found) != bool(must_fail):
-                raise AssertionError("\n".join([f"{fault} under {order}, seed {seed}:", *found[:3]]))
+            folder = os.path.join(work, f"{order}-{fault}")
+            found = failures(folder, fault, seed, order)
+            must_fail = bool(fault) and assumption in ("both", order)
+            if bool(found) != must_fail:
+                wanted = "must fail" if must_fail else "must pass"
+                text = f"{order}, {fault or 'no fault'}, seed {seed}: {len(found)} cuts failed; the store {wanted}"
+                raise AssertionError("\n".join([text, *found[:3], f"the folders are in {folder}"]))
+            shutil.rmtree(folder)
+            counts.append(f"{fault or 'none'} {len(found)}")
+        print(f"self-test, names {order}, {CUTS} cuts per fault; lost by fault: {', '.join(counts)}", flush=True)
