@@ -27,6 +27,8 @@ pub struct StoreMetrics {
     pub refused_reads: Counter,
     /// Times that the store became unavailable.
     pub failures: Counter,
+    /// Bytes of publications, as the last walk over all streams has found; 0 without a maximum.
+    pub stored_bytes: Counter,
     /// Duration of commits in microseconds, with the sync.
     pub commit_micros: Histogram,
     /// Duration of the longest commit since the start, in microseconds.

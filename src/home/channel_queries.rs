@@ -90,6 +90,8 @@ impl Channels {
             }
             ChannelQuery::Latest => Ok(self.latest(found, now, Found::older(stored))),
             ChannelQuery::History(range) => self.read_history(question, range, now, stored),
+            // Only the store asks for it, of durable channels: see `Home::trim_durable`.
+            ChannelQuery::TrimHistory(_) => Err(Error::INTERNAL),
             ChannelQuery::RemoveHistory => {
                 found.into_iter().for_each(|at| self.clear_history(at));
                 Ok(ChannelAnswer::HistoryRemoved)

@@ -222,6 +222,18 @@ impl Channels {
         self.due = due;
     }
 
+    /// Removes the publications before `first` from the history of a channel.
+    pub(super) fn trim_history(&mut self, at: u32, first: u64) {
+        if let Some(stream) = self.stream_of(at) {
+            self.streams.change(stream, |stream| stream.trim(first));
+            if self.streams.get(stream).is_empty() {
+                self.hide_latest(at);
+            }
+            self.history.set(self.streams.bytes());
+            self.schedule(at);
+        }
+    }
+
     /// Removes the history of a channel; epoch and top offset stay.
     pub(super) fn clear_history(&mut self, at: u32) {
         if let Some(stream) = self.stream_of(at) {

@@ -208,6 +208,13 @@ impl Stream {
         self.bytes -= self.kept.pop_front().map_or(0, |kept| kept.size());
     }
 
+    /// Drops the publications before `first`.
+    pub fn trim(&mut self, first: u64) {
+        while !self.kept.is_empty() && self.first_kept() < first {
+            self.drop_oldest();
+        }
+    }
+
     /// Drops the oldest publications until `bytes` are freed or none is left; returns their number.
     pub fn shed(&mut self, bytes: usize) -> usize {
         let (kept, enough) = (self.kept.len(), self.bytes.saturating_sub(bytes));

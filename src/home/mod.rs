@@ -180,7 +180,7 @@ impl Home {
                 Ok(())
             }
             Message::StoreDue(due) => {
-                self.load_due(post, *due);
+                self.remove_due(post, *due);
                 Ok(())
             }
             // No other message goes to a home.
@@ -399,7 +399,7 @@ fn action_of(query: &ChannelQuery) -> Option<Action> {
         ChannelQuery::Stats => Some(Action::PresenceStats),
         ChannelQuery::History(_) => Some(Action::History),
         ChannelQuery::RemoveHistory => Some(Action::HistoryRemove),
-        ChannelQuery::Position | ChannelQuery::Latest => None,
+        ChannelQuery::Position | ChannelQuery::Latest | ChannelQuery::TrimHistory(_) => None,
     }
 }
 

@@ -16,6 +16,8 @@ pub enum ChannelQuery {
     History(HistoryRange),
     /// Remove the history.
     RemoveHistory,
+    /// Remove the publications before this offset.
+    TrimHistory(u64),
     /// List the clients that are present, in this encoding.
     Presence(Wire),
     /// Count the clients and users that are present.

@@ -201,9 +201,12 @@ pub struct StoreAnswer {
     pub result: Result<StoreFound, StoreRefusal>,
 }
 
-/// Channels in whose streams something has expired. The store asks their homes to remove it.
-#[derive(Debug)]
+/// Streams of which something has expired or takes too much room. The store asks their homes to
+/// remove it.
+#[derive(Debug, Default)]
 pub struct StoreDue {
-    /// The channels.
+    /// Channels in whose streams something has expired.
     pub channels: Vec<Arc<str>>,
+    /// Channels whose histories must be shorter, and the first offsets that they keep.
+    pub trims: Vec<(Arc<str>, u64)>,
 }

@@ -149,7 +149,8 @@ fn open_store(config: &Config) -> Result<Option<Store>, Failure> {
         return Ok(None);
     }
     notify::starting("opening the store");
-    Store::open(&StoreOptions { path: (&config.store.path).into() }).map(Some)
+    let (path, bytes_max) = ((&config.store.path).into(), config.store.max_bytes);
+    Store::open(&StoreOptions { path, bytes_max }).map(Some)
 }
 
 /// Keeps the processors from deep idle until the result is dropped, if the configuration says so.

@@ -6,13 +6,17 @@
 
 use std::sync::Arc;
 
+use crate::model::storage::StreamRecord;
 use crate::store::disk::{Fault, Order, Table, View};
+use crate::store::retention::Retention;
 use crate::store::{layout, reading, records};
 
 /// Records of streams that a step reads.
 const RECORDS: usize = 1024;
 /// Streams with something expired that a step names.
 const DUE_MAX: usize = 16;
+/// Streams with too long a history that a step names.
+const TRIMS_MAX: usize = 128;
 /// Channels whose publications a step looks at.
 const CHANNELS: usize = 16;
 /// Publications that a step removes.
@@ -50,6 +54,10 @@ impl Cleanup {
 pub struct Findings {
     /// Channels in whose streams something has expired.
     pub due: Vec<Arc<str>>,
+    /// Channels whose histories must be shorter, and the first offsets that they keep.
+    pub trims: Vec<(Arc<str>, u64)>,
+    /// Bytes of all publications, at the end of a walk, if they are weighed.
+    pub stored_bytes: Option<u64>,
     /// What can be removed.
     pub cleanup: Cleanup,
     /// Whether a walk over the streams has come to its end.
@@ -63,38 +71,67 @@ pub struct Housekeeper {
     stream: Vec<u8>,
     publication: Vec<u8>,
     key: Vec<u8>,
+    retention: Retention,
 }
 
 impl Housekeeper {
+    /// Walks that begin. At most `bytes_max` bytes of publications stay; 0: any number.
+    pub fn new(bytes_max: u64) -> Self {
+        Housekeeper { retention: Retention::new(bytes_max), ..Housekeeper::default() }
+    }
+
+    /// The same walks, from their beginning.
+    pub fn restarted(&self) -> Self {
+        Housekeeper { retention: self.retention.restarted(), ..Housekeeper::default() }
+    }
+
     /// Walks on. `now` is unix time in milliseconds.
     ///
     /// # Errors
     /// The disk cannot be read.
     pub fn step(&mut self, view: &impl View, now: u64) -> Result<Findings, Fault> {
-        let (due, is_round) = self.walk_streams(view, now)?;
+        let mut findings = Findings::default();
+        self.walk_streams(view, now, &mut findings)?;
         let remains = self.walk_publications(view)?;
         let keys = self.walk_keys(view, now)?;
-        Ok(Findings { due, cleanup: Cleanup { remains, keys }, is_round })
+        Ok(Findings { cleanup: Cleanup { remains, keys }, ..findings })
     }
 
-    fn walk_streams(&mut self, view: &impl View, now: u64) -> Result<(Vec<Arc<str>>, bool), Fault> {
-        let (mut due, mut seen, mut last) = (Vec::new(), 0, Vec::new());
+    fn walk_streams(
+        &mut self,
+        view: &impl View,
+        now: u64,
+        findings: &mut Findings,
+    ) -> Result<(), Fault> {
+        let Findings { due, trims, .. } = findings;
+        let (mut seen, mut last, retention) = (0, Vec::new(), &mut self.retention);
         let range = &self.stream[..]..&layout::LAST_KEY[..];
         view.scan(Table::Streams, range, Order::Ascending, &mut |key, value| {
             let record = records::read_stream(value)?;
-            if record.due <= now
+            if (record.due <= now || retention.is_bounded())
                 && let Some((channel, _)) = layout::split_channel(key)
-                && reading::newest_record(view, channel, record)?.due <= now
             {
-                due.push(channel.into());
+                let record = reading::newest_record(view, channel, record)?;
+                if record.due <= now {
+                    due.push(channel.into());
+                }
+                if retention.is_bounded() {
+                    let bytes = newest_bytes(view, channel, &record)?;
+                    let trim = retention.weigh(channel, &record, bytes);
+                    trims.extend(trim.map(|first| (channel.into(), first)));
+                }
             }
             seen += 1;
             last = key.to_vec();
-            Ok(seen < RECORDS && due.len() < DUE_MAX)
+            Ok(seen < RECORDS && due.len() < DUE_MAX && trims.len() < TRIMS_MAX)
         })?;
-        let is_round = seen < RECORDS && due.len() < DUE_MAX;
+        let is_round = seen < RECORDS && due.len() < DUE_MAX && trims.len() < TRIMS_MAX;
         self.stream = if is_round { Vec::new() } else { layout::next_key(last) };
-        Ok((due, is_round))
+        if is_round && retention.is_bounded() {
+            findings.stored_bytes = Some(retention.end_walk());
+        }
+        findings.is_round = is_round;
+        Ok(())
     }
 
     /// Goes from channel to channel, not from publication to publication.
@@ -146,6 +183,16 @@ impl Housekeeper {
         self.key = keys.last().cloned().map_or(end, layout::next_key);
         Ok(keys)
     }
+}
+
+/// Bytes of the newest publication of a stream on disk: the others are taken to be as large.
+fn newest_bytes(view: &impl View, channel: &str, record: &StreamRecord) -> Result<u64, Fault> {
+    if record.first > record.top {
+        return Ok(0);
+    }
+    let key = layout::publication_key(channel, record.top);
+    let value = view.get(Table::Publications, &key)?;
+    Ok(value.map_or(0, |value| key.len() + value.len()) as u64)
 }
 
 /// Offsets of publications that do not belong to the stream of the channel.
@@ -207,6 +254,27 @@ mod tests {
             assert_eq!(named.len(), 100);
         }
         assert!(round(&disk, &mut keeper, 4).iter().all(|step| step.due.is_empty()));
+    }
+
+    #[test]
+    fn histories_that_take_too_much_room_are_named_with_what_they_keep() {
+        let disk = opened();
+        for nth in 0..10 {
+            (1..=100).for_each(|top| commit(&disk, &[publish(&format!("c{nth}"), top, 1)]));
+        }
+        let each = &disk.entries(Table::Publications)[0];
+        let each = (each.0.len() + each.1.len()) as u64;
+        let mut keeper = Housekeeper::new(each * 500);
+        let weighed = round(&disk, &mut keeper, 0);
+        let sum = weighed.last().and_then(|last| last.stored_bytes).unwrap();
+        assert!((each * 900..each * 1100).contains(&sum), "{sum}");
+        assert!(weighed.iter().all(|step| step.trims.is_empty()));
+        let steps = round(&disk, &mut keeper, 0);
+        let trims: Vec<_> = steps.into_iter().flat_map(|step| step.trims).collect();
+        assert_eq!(trims.len(), 10);
+        assert!(trims.iter().all(|(_, first)| (50..60).contains(first)), "{trims:?}");
+        let weighs = round(&disk, &mut keeper.restarted(), 0);
+        assert!(weighs.iter().all(|step| step.trims.is_empty()), "it begins with a sum");
     }
 
     #[test]

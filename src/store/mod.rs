@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod memory_disk;
 pub mod reading;
 pub mod records;
+pub mod retention;
 pub mod service;
 pub mod snapshot;
 pub mod state;
@@ -41,12 +42,14 @@ use crate::store::thread::StoreThread;
 pub struct StoreOptions {
     /// Folder of the store.
     pub path: PathBuf,
+    /// Maximum bytes of publications; 0: any number.
+    pub bytes_max: u64,
 }
 
 /// A store whose folder is checked, and whose threads do not run yet.
 pub struct Store {
     disk: FjallDisk,
-    path: PathBuf,
+    options: StoreOptions,
     is_open: bool,
     metrics: Arc<StoreMetrics>,
 }
@@ -80,7 +83,7 @@ impl Store {
             }
         };
         let metrics = Arc::new(StoreMetrics::default());
-        Ok(Store { disk, path: options.path.clone(), is_open, metrics })
+        Ok(Store { disk, options: options.clone(), is_open, metrics })
     }
 
     /// Metrics of the store.
@@ -93,9 +96,9 @@ impl Store {
     /// # Errors
     /// The kernel starts no thread.
     pub fn run(self, bus: Arc<Bus>, names: Names) -> Result<StoreThread, Failure> {
-        let Store { disk, path, is_open, metrics } = self;
+        let Store { disk, options: StoreOptions { path, bytes_max }, is_open, metrics } = self;
         let disk = Arc::new(disk);
-        let thread = thread::start(disk.clone(), is_open, (bus, names), metrics)?;
+        let thread = thread::start(disk.clone(), (is_open, bytes_max), (bus, names), metrics)?;
         let service = Service::start(&path, disk).map_err(|error| {
             tracing::warn!(
                 target: "store",
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_after_a_restart() {
         let folder = folder();
-        let options = StoreOptions { path: folder.path().join("store") };
+        let options = StoreOptions { path: folder.path().join("store"), bytes_max: 0 };
         for round in 0..3u64 {
             let store = running(&options);
             assert_eq!(store.top(), round * 100);

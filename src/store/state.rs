@@ -6,6 +6,7 @@
 //! term of its homes is kept; an answer that finds no room waits and keeps nothing else from being
 //! answered.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -202,7 +203,10 @@ impl StoreState {
 
     /// Takes what a step of the housekeeping has found.
     pub fn take_findings(&mut self, findings: Findings, post: &mut impl Post) {
-        self.send_due(findings.due, post);
+        if let Some(bytes) = findings.stored_bytes {
+            self.metrics.stored_bytes.set(bytes);
+        }
+        self.send_due(findings.due, findings.trims, post);
         self.cleanup = findings.cleanup;
     }
 
@@ -284,20 +288,25 @@ impl StoreState {
         }
     }
 
-    /// Asks the homes of these channels to remove what has expired. Channels of a home without
-    /// room are left out: a later walk finds them again.
-    fn send_due(&mut self, channels: Vec<Arc<str>>, post: &mut impl Post) {
-        let mut by_home: Vec<(Endpoint, Vec<Arc<str>>)> = Vec::new();
+    /// Asks the homes of these channels to remove what has expired or is too much. Channels of a
+    /// home without room are left out: a later walk finds them again.
+    fn send_due(
+        &mut self,
+        channels: Vec<Arc<str>>,
+        trims: Vec<(Arc<str>, u64)>,
+        post: &mut impl Post,
+    ) {
+        let home_of = |channel: &str| self.names.home(self.names.hash(channel));
+        let mut by_home: BTreeMap<Endpoint, StoreDue> = BTreeMap::new();
         for channel in channels {
-            let home = self.names.home(self.names.hash(&channel));
-            match by_home.iter_mut().find(|(known, _)| *known == home) {
-                Some((_, channels)) => channels.push(channel),
-                None => by_home.push((home, vec![channel])),
-            }
+            by_home.entry(home_of(&channel)).or_default().channels.push(channel);
         }
-        for (home, channels) in by_home {
+        for trim in trims {
+            by_home.entry(home_of(&trim.0)).or_default().trims.push(trim);
+        }
+        for (home, due) in by_home {
             if usize::from(home) < self.shards.len() && post.reserve(home, Rank::Store) {
-                post.send(home, Message::StoreDue(Box::new(StoreDue { channels })));
+                post.send(home, Message::StoreDue(Box::new(due)));
             }
         }
     }

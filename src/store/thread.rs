@@ -190,9 +190,9 @@ impl<D: Disk> Shared<D> {
                 let Desk { state, port, .. } = &mut *desk;
                 state.take_findings(findings, port);
             }
-            Ok(_) => housekeeper = Housekeeper::default(),
+            Ok(_) => housekeeper = housekeeper.restarted(),
             Err(fault) => {
-                housekeeper = Housekeeper::default();
+                housekeeper = housekeeper.restarted();
                 if fault.kind != FaultKind::Closed {
                     let cure = fault.cure();
                     tracing::error!(target: "store", "cannot walk over the store: {fault}; {cure}");
@@ -410,13 +410,13 @@ impl StoreThread {
 }
 
 /// Starts the threads of a store on its endpoint of the bus. `is_open` says whether the disk is
-/// open already.
+/// open already, `bytes_max` how many bytes of publications stay; 0: any number.
 ///
 /// # Errors
 /// The kernel starts no thread, or has no random numbers.
 pub fn start<D: Disk>(
     disk: Arc<D>,
-    is_open: bool,
+    (is_open, bytes_max): (bool, u64),
     (bus, names): (Arc<Bus>, Names),
     metrics: Arc<StoreMetrics>,
 ) -> Result<StoreThread, Failure> {
@@ -433,7 +433,7 @@ pub fn start<D: Disk>(
     let desk = Mutex::new(Desk {
         state,
         port,
-        housekeeper: Some(Housekeeper::default()),
+        housekeeper: Some(Housekeeper::new(bytes_max)),
         next_step: Instant::now(),
         is_stopping: false,
         is_waiting: false,
@@ -494,7 +494,7 @@ pub(crate) mod tests {
             disk.reopen().unwrap();
             let names = Names::new([0; 16], 2);
             let thread =
-                start(Arc::new(disk), true, (bus.clone(), names), metrics.clone()).unwrap();
+                start(Arc::new(disk), (true, 0), (bus.clone(), names), metrics.clone()).unwrap();
             Fixture { bus, thread: Some(thread), metrics }
         }
 

@@ -85,7 +85,7 @@ impl Store {
             generation: random.next(),
             commit: None,
             is_kept: false,
-            housekeeper: Housekeeper::default(),
+            housekeeper: Housekeeper::new(0),
             is_due: false,
             answers: VecDeque::new(),
         }

@@ -217,3 +217,33 @@ fn a_durable_namespace_without_a_store_or_history_is_refused() {
         assert!(!output.status.success() && text.contains(wanted), "{text}");
     }
 }
+
+#[test]
+fn past_the_maximum_of_bytes_the_oldest_publications_of_every_channel_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--store.max_bytes", "20000"];
+    let server = server_with(folder.path(), ("100", "300s"), &flags);
+    let text = "x".repeat(300);
+    for nth in 1..=60 {
+        for channel in ["a", "b"] {
+            let body = json!({"channel": channel, "data": {"n": nth, "text": text}});
+            assert_eq!(call(&server, "publish", &body)["result"]["offset"], nth);
+        }
+    }
+    let kept = |channel: &str| -> Vec<u64> {
+        history(&server, channel).0.into_iter().map(|(offset, _)| offset).collect()
+    };
+    wait_for("shorter histories", || (kept("a").len() < 40 && kept("b").len() < 40).then_some(()));
+    for channel in ["a", "b"] {
+        let offsets = kept(channel);
+        assert!(offsets.len() > 10, "{offsets:?}");
+        assert!(offsets.is_sorted() && offsets.last() == Some(&60), "{offsets:?}");
+    }
+    let before = (kept("a"), kept("b"));
+    kill(server);
+    let server = server_with(folder.path(), ("100", "300s"), &flags);
+    for (channel, before) in [("a", before.0), ("b", before.1)] {
+        let offsets: Vec<u64> = history(&server, channel).0.iter().map(|one| one.0).collect();
+        assert!(before.ends_with(&offsets), "what went stays away: {offsets:?} {before:?}");
+    }
+}

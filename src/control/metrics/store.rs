@@ -31,6 +31,12 @@ fn families(store: &StoreMetrics, names: &Names) -> Vec<Family> {
             kind: MetricKind::Largest,
             value: store.longest_commit_micros.get(),
         },
+        Metric {
+            name: "store_stored_bytes",
+            help: "Bytes of durable publications, as the last walk found; 0 without store.max_bytes.",
+            kind: MetricKind::Gauge,
+            value: store.stored_bytes.get(),
+        },
         total("store_batches", "Batches that the store wrote and synced.", store.batches.get()),
         total("store_writes", "Changes of streams in these batches.", store.writes.get()),
         total(

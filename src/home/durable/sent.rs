@@ -27,6 +27,8 @@ pub(super) enum What {
     Publication(PreparedPublication),
     /// The history is removed. The answer goes to the requester.
     Removal(ReplyTo),
+    /// Old publications leave the history.
+    Trim,
     /// Remains are erased, or the record is corrected.
     Upkeep,
     /// The stream ends.
@@ -38,7 +40,7 @@ impl What {
     pub(super) fn version(&self) -> Version {
         match self {
             What::Publication(prepared) => prepared.version(),
-            What::Removal(_) | What::Upkeep | What::End => None,
+            What::Removal(_) | What::Trim | What::Upkeep | What::End => None,
         }
     }
 }

@@ -79,6 +79,9 @@ pub struct StoredPart {
     pub recorded: u64,
     /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
     pub due: u64,
+    /// Older remains than this are erased without a publication: the application or the store has
+    /// removed them.
+    pub removed_before: u64,
     /// Whether the stream waits for upkeep.
     pub has_upkeep: bool,
 }
@@ -116,8 +119,9 @@ impl StoredPart {
         self.is_recorded && !self.is_uncertain && top <= self.recorded + CARRIED_MAX
     }
 
-    /// Whether more remains are on disk than the next publication erases.
+    /// Whether remains are on disk for which the next publication is too late or too small.
     pub fn has_many_remains(&self) -> bool {
-        self.first.saturating_sub(self.sent.oldest) > ERASED_MAX
+        let is_removed = self.sent.oldest < self.removed_before.min(self.first);
+        is_removed || self.first.saturating_sub(self.sent.oldest) > ERASED_MAX
     }
 }

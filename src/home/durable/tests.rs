@@ -27,7 +27,6 @@ use crate::wire::protocol::{Epoch, Error, Position};
 
 const CONTROL: Endpoint = 8;
 const STORE: Endpoint = 9;
-const HASH: u64 = 7;
 const RETENTION: Retention = Retention { size: 5, ttl: 10_000, meta_ttl: 60_000, durable: true };
 
 #[derive(Default)]
@@ -82,7 +81,7 @@ impl Node {
     fn send_publish(&mut self, data: &str, guard: Option<DuplicateGuard>, tag: u64) {
         self.send(Message::Publish(Box::new(Publish {
             channel: "a".into(),
-            hash: HASH,
+            hash: hash(),
             data: data.as_bytes().into(),
             kind: PublicationKind::Data,
             delta: false,
@@ -113,19 +112,23 @@ impl Node {
     /// Memory loses all publications.
     fn shed(&mut self) {
         let channels = &mut self.home.channels;
-        let stream = channels.find(HASH, "a").and_then(|at| channels.stream_of(at)).unwrap();
+        let stream = channels.find(hash(), "a").and_then(|at| channels.stream_of(at)).unwrap();
         channels.streams.change(stream, |stream| stream.shed(usize::MAX));
     }
 
     fn ask(&mut self, query: ChannelQuery) {
         let (channel, reply_to) = ("a".into(), ReplyTo::Control(0));
-        let question = HomeQuery { channel, hash: HASH, reply_to, durable: true, query };
+        let question = HomeQuery { channel, hash: hash(), reply_to, durable: true, query };
         self.send(Message::HomeQuery(Box::new(question)));
     }
 
     fn subscribe(&mut self, since: Option<Position>) {
         let terms = SubscribeTerms { durable: true, ..SubscribeTerms::default() };
-        self.send(Message::Subscribe(Box::new(Subscribe { terms, ..request(0, since) })));
+        self.send(Message::Subscribe(Box::new(Subscribe {
+            terms,
+            hash: hash(),
+            ..request(0, since)
+        })));
     }
 
     /// Messages to the store, and the others with their receivers.
@@ -220,7 +223,7 @@ fn home() -> Home {
     let share = |kind| budgets.shard_usage(kind, 0);
     let context = HomeContext {
         control: CONTROL,
-        names: Names::new([0; 16], 1),
+        names: names(),
         ids: Ids::new([0; 16]),
         seed: 1,
         history: share(MemoryKind::History),
@@ -232,6 +235,15 @@ fn home() -> Home {
     };
     let settings = HomeSettings { recovery_limit: 100, answer_bytes: 1 << 20, streams_max: 2 };
     Home::new(settings, UserLimit::default(), context)
+}
+
+fn names() -> Names {
+    Names::new([0; 16], 1)
+}
+
+/// The hash of the channel `a`.
+fn hash() -> u64 {
+    names().hash("a")
 }
 
 /// The answers to publishes: tag, and offset or error.
@@ -459,7 +471,7 @@ fn publications_that_left_memory_are_read_from_the_store() {
         node.publish(&nth.to_string(), "", nth);
     }
     node.store(true);
-    let at = node.home.channels.find(HASH, "a").unwrap();
+    let at = node.home.channels.find(hash(), "a").unwrap();
     let stream = node.home.channels.stream_of(at).unwrap();
     node.home.channels.streams.change(stream, |stream| stream.shed(400));
     let kept = node.home.channels.streams.get(stream).len();
@@ -567,7 +579,10 @@ fn a_stream_that_ended_while_it_was_not_in_memory_ends_on_disk_too() {
     node.store(true);
     node.restart();
     node.pass(RETENTION.meta_ttl);
-    node.send(Message::StoreDue(Box::new(StoreDue { channels: vec!["a".into()] })));
+    node.send(Message::StoreDue(Box::new(StoreDue {
+        channels: vec!["a".into()],
+        trims: Vec::new(),
+    })));
     node.store(true);
     assert!(node.disk["a"].record.is_none());
     assert!(node.home.is_empty() && node.home.pins() == 0, "nothing is left in memory");
@@ -579,7 +594,7 @@ fn an_evicted_stream_is_loaded_again() {
     node.pass(0);
     node.publish("1", "", 1);
     node.store(true);
-    let at = node.home.channels.find(HASH, "a").unwrap();
+    let at = node.home.channels.find(hash(), "a").unwrap();
     node.home.channels.drop_stream(at);
     assert!(node.home.is_empty());
     node.publish("2", "", 2);
@@ -650,4 +665,31 @@ fn publications_carry_the_record_for_a_while_and_not_after_a_failure() {
     node.publish("x", "", 102);
     node.store(true);
     assert_eq!(node.disk["a"].recorded, CARRIED_MAX + 4);
+}
+
+#[test]
+fn the_store_can_ask_for_a_shorter_history_also_of_a_stream_that_is_not_loaded() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=5 {
+        node.publish(&nth.to_string(), "", nth);
+    }
+    node.store(true);
+    let trim = |node: &mut Node, first| {
+        let trims = vec![("a".into(), first)];
+        node.send(Message::StoreDue(Box::new(StoreDue { channels: Vec::new(), trims })));
+        assert!(node.store(true).is_empty(), "nobody is answered");
+        // Then the remains are erased.
+        node.pass(0);
+        node.store(true);
+        node.ask(ALL);
+        history(node.store(true))
+    };
+    assert_eq!(trim(&mut node, 3), (["3", "4", "5"].map(str::to_owned).to_vec(), 5));
+    assert_eq!(node.disk["a"].publications.keys().copied().collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(trim(&mut node, 2).0.len(), 3, "an older question changes nothing");
+    node.restart();
+    assert_eq!(trim(&mut node, 5), (vec!["5".to_owned()], 5));
+    assert_eq!(trim(&mut node, 100), (vec![], 5));
+    assert!(node.disk["a"].publications.is_empty());
 }

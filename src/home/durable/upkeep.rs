@@ -5,13 +5,15 @@
 //! upkeep takes part of the places for writes. The invariant: a stream that needs upkeep stays in
 //! memory until the store has it.
 
+use std::sync::Arc;
+
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
 use crate::home::durable::requests;
 use crate::home::durable::state::{self, WAITING_MAX};
 use crate::home::history::Stream;
-use crate::model::message::Post;
+use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, ReplyTo};
 use crate::model::storage::StoreDue;
 
 /// Maximum number of streams with upkeep in a turn.
@@ -50,9 +52,22 @@ impl Home {
         }
     }
 
+    /// Removes what the store has found to be expired or too much.
+    pub(in crate::home) fn remove_due(&mut self, post: &mut impl Post, due: StoreDue) {
+        self.load_due(post, due.channels);
+        for (channel, first) in due.trims {
+            let hash = self.channels.names.hash(&channel);
+            let query = ChannelQuery::TrimHistory(first);
+            let reply_to = ReplyTo::None;
+            let question = HomeQuery { channel, hash, reply_to, durable: true, query };
+            // Without room it is dropped, and the store asks again.
+            let _ = self.handle_durable(post, Message::HomeQuery(Box::new(question)));
+        }
+    }
+
     /// Loads the streams in which something has expired, so that their expiry is handled.
-    pub(in crate::home) fn load_due(&mut self, post: &mut impl Post, due: StoreDue) {
-        for name in due.channels {
+    fn load_due(&mut self, post: &mut impl Post, channels: Vec<Arc<str>>) {
+        for name in channels {
             let hash = self.channels.names.hash(&name);
             let at = self.channels.find_or_insert(hash, &name);
             if let Some(stream) = self.channels.stream_of(at) {

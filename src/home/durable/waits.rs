@@ -341,7 +341,13 @@ impl Home {
             Message::HomeQuery(question) if question.query == ChannelQuery::RemoveHistory => {
                 self.remove_durable(post, at, question)
             }
-            Message::HomeQuery(question) => self.answer(post, question, found),
+            Message::HomeQuery(question) => match question.query {
+                ChannelQuery::TrimHistory(first) => {
+                    self.trim_durable(post, at, first);
+                    Ok(())
+                }
+                _ => self.answer(post, question, found),
+            },
             Message::Leave(leave) => self.leave(post, leave),
             Message::MemberUpdate(update) => {
                 self.channels.update_member(&update);

@@ -7,7 +7,7 @@ use crate::base::planted_faults::{PlantedFault, planted};
 use crate::home::channel_publications::{PreparedPublication, version_of};
 use crate::home::durable::sent::{Refusal, SentWrite, What};
 use crate::home::durable::state::{Durable, PAUSE, STEPS_MAX};
-use crate::home::durable::stored::{ERASED_MAX, Span};
+use crate::home::durable::stored::{ERASED_MAX, Span, StoredPart};
 use crate::home::history::Stream;
 use crate::home::publishing::published;
 use crate::home::{Home, NoRoom};
@@ -170,6 +170,17 @@ impl Home {
         Ok(())
     }
 
+    /// Removes the publications before `first` from the history, if there is room for the write:
+    /// otherwise the store asks again.
+    pub(super) fn trim_durable(&mut self, post: &mut impl Post, at: u32, first: u64) {
+        let stored = self.stream_at(at).and_then(Stream::stored);
+        let is_older = stored.is_some_and(|stored| stored.sent.first < first);
+        if is_older && self.reserve_write(post, WRITE_OVERHEAD) {
+            let trimmed = |span: Span| Span { first: first.min(span.top + 1), ..span };
+            self.send_correction(post, at, trimmed, What::Trim);
+        }
+    }
+
     /// Sends a write without a publication. Everything is reserved.
     fn send_correction(
         &mut self,
@@ -268,6 +279,7 @@ impl Home {
         let SentWrite { serial, unix, at, after, is_carried, bytes, what } = write;
         let full = |what| Box::new(SentWrite { serial, unix, at, after, is_carried, bytes, what });
         let (mut versioned, is_recorded) = (false, !matches!(what, What::End));
+        let removes = matches!(what, What::Removal(_) | What::Trim);
         match what {
             What::Publication(prepared) => {
                 versioned = prepared.version().is_some();
@@ -281,6 +293,10 @@ impl Home {
                 self.channels.clear_history(at);
                 self.unpin(at);
             }
+            What::Trim => {
+                self.channels.trim_history(at, after.first);
+                self.unpin(at);
+            }
             What::Upkeep => self.unpin(at),
             What::End => {
                 self.unpin(at);
@@ -290,6 +306,9 @@ impl Home {
         self.note_stored((at, serial), after, (versioned, is_recorded));
         if !is_carried {
             self.note_recorded(at, after.top);
+        }
+        if removes {
+            self.note_removed(at, after.first);
         }
         self.want_upkeep(at);
         self.channels.remove_if_unused(at);
@@ -342,11 +361,20 @@ impl Home {
 
     /// Notes that the table of streams has a record with this top.
     fn note_recorded(&mut self, at: u32, top: u64) {
-        if let Some(stream) = self.channels.stream_of(at)
-            && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
-        {
+        if let Some(stored) = self.stored_at(at) {
             stored.recorded = top;
         }
+    }
+
+    /// Notes that what is older than `first` was removed.
+    fn note_removed(&mut self, at: u32, first: u64) {
+        if let Some(stored) = self.stored_at(at) {
+            stored.removed_before = first;
+        }
+    }
+
+    fn stored_at(&mut self, at: u32) -> Option<&mut StoredPart> {
+        self.channels.streams.get_mut(self.channels.stream_of(at)?).stored_mut()
     }
 
     /// A write failed: it and all writes behind it have failed. Nothing of them is visible, and
@@ -413,7 +441,7 @@ impl Home {
                 self.durable.refusals.push_back(Refusal::Publish(prepared.reply_to));
             }
             What::Removal(reply_to) => self.durable.refusals.push_back(Refusal::Query(reply_to)),
-            What::Upkeep | What::End => {}
+            What::Trim | What::Upkeep | What::End => {}
         }
         self.want_upkeep(at);
         self.channels.remove_if_unused(at);
