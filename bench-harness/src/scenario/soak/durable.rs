@@ -85,7 +85,8 @@ fn ask(scene: &Scene<'_>, tally: &mut Tally, method: &str, body: &str) -> Result
         tally.add("calls without a place", 1);
         return Ok(None);
     };
-    let mut answer: Value = serde_json::from_str(&text).context("an answer of the API")?;
+    let (_, answer) = text.split_once("\r\n\r\n").context("an answer without a head")?;
+    let mut answer: Value = serde_json::from_str(answer).context("an answer of the API")?;
     if answer["error"]["code"].as_u64() == Some(TEMPORARY) {
         tally.add("calls answered with a temporary error", 1);
         return Ok(None);
