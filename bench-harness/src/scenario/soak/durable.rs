@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::activity::Tally;
 use super::scene::{Scene, name};
-use super::sizes::{HISTORY_SECONDS, KEPT_BYTES, KEPT_EACH};
+use super::sizes::{HISTORY_SECONDS, KEPT_EACH};
 use super::storms;
 use crate::random::Random;
 
@@ -19,6 +19,9 @@ pub(super) const READ: &str = "durable histories read";
 pub(super) const REMOVED: &str = "durable histories removed";
 pub(super) const RECOVERED: &str = "clients returned to durable channels";
 
+/// Maximum bytes of a publication: the store's tables in memory are full and written within a
+/// minute, so that they are as full in one window of memory as in another.
+const BYTES: u64 = 48 << 10;
 /// A history may be compared until so long after its last publication.
 const COMPARABLE: Duration = Duration::from_secs(HISTORY_SECONDS / 2);
 /// Code of an error that may be gone at the next attempt.
@@ -42,7 +45,7 @@ fn store(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()
     let channel = name("durable:stored", random);
     let (mut last, mut at) = (None, Instant::now());
     for number in 0..random.within(1..=KEPT_EACH * 2) {
-        let text = "x".repeat(random.within(1..=KEPT_BYTES as u64) as usize);
+        let text = "x".repeat(random.within(1..=BYTES) as usize);
         let body = format!(
             "{{\"channel\":\"{channel}\",\"data\":{{\"number\":{number},\"text\":\"{text}\"}}}}"
         );

@@ -102,6 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
     let lasts = Duration::from_secs(bench.seconds);
     let mut scene = Scene {
         server: &server,
+        store: folder.path(),
         public: match &tls {
             Some(_) => SocketAddr::new(server.address().ip(), plain),
             None => server.address(),
