@@ -298,7 +298,8 @@ bench_durable() {
     "$bench" durable --seconds 1 --rounds 1 --results "$results" &&
         "$bench" durable-restart --publications 200000 --channels 2000 --seconds 1 --rounds 1 \
             --results "$results" &&
-        "$bench" durable-kill --kills "$kills" --results "$results" || return 1
+        "$bench" durable-kill --kills "$kills" --results "$results" &&
+        "$bench" durable-power --cuts 1 --results "$results" || return 1
     if "$bench" durable-kill --kills 4 --in-memory --results "$results/in-memory"; then
         echo "durable-kill finds no loss although histories are in memory"
         return 1

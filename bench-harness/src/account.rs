@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 const TICK_NS: u64 = 10_000_000;
 /// Bytes in a page, as /proc/slabinfo and /proc/net/sockstat count them on x86-64 and most arm64.
 const PAGE_BYTES: u64 = 4096;
+/// End of the target of a descriptor whose file was removed.
+const REMOVED: &[u8] = b" (deleted)";
 /// The slab caches that a connection is made of.
 pub const SLABS: [&str; 6] = ["TCP", "TCPv6", "filp", "io_kiocb", "sock_inode_cache", "dentry"];
 
@@ -274,6 +277,23 @@ pub fn descriptors(pid: u32) -> Result<u64> {
     let listed = fs::read_dir(format!("/proc/{pid}/fd"));
     Ok(listed.with_context(|| format!("cannot list the descriptors of process {pid}"))?.count()
         as u64)
+}
+
+/// Open descriptors of a process, without those of the files in a folder. A file that was removed
+/// and is still open counts.
+pub fn descriptors_beside(pid: u32, folder: &Path) -> Result<u64> {
+    let context = || format!("cannot list the descriptors of process {pid}");
+    let mut count = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).with_context(context)? {
+        // A descriptor may be closed meanwhile.
+        let Ok(target) = fs::read_link(entry.with_context(context)?.path()) else { continue };
+        count += u64::from(is_beside(&target, folder));
+    }
+    Ok(count)
+}
+
+fn is_beside(target: &Path, folder: &Path) -> bool {
+    target.as_os_str().as_encoded_bytes().ends_with(REMOVED) || !target.starts_with(folder)
 }
 
 /// Bytes per connection: a growth divided by the connections that caused it.
@@ -541,5 +561,16 @@ filp                 538    588    192   21    1 : tunables    0    0    0 : sla
         assert!(ProcessSample::of_threads(me, "").unwrap() >= before.scheduled_ns.unwrap());
         assert_eq!(ProcessSample::of_threads(me, "no thread").unwrap(), 0);
         assert!(KernelSample::now().unwrap().s_unreclaim > 0);
+    }
+
+    #[test]
+    fn a_file_of_the_folder_counts_as_open_when_it_was_removed() {
+        let counts = |target: &str| is_beside(Path::new(target), Path::new("/store"));
+        assert!(!counts("/store/tables/4") && !counts("/store"));
+        assert!(counts("/store/tables/4 (deleted)"));
+        assert!(counts("/stored/4") && counts("socket:[7]") && counts("anon_inode:[io_uring]"));
+        let me = std::process::id();
+        assert!(descriptors_beside(me, Path::new("/nowhere")).unwrap() > 0);
+        assert!(descriptors_beside(u32::MAX, Path::new("/")).is_err());
     }
 }

@@ -74,6 +74,8 @@ enum Command {
     DurableRestart(scenario::durable::restart::Options),
     /// Kills of the server at random moments, on one folder: nothing acknowledged may be lost.
     DurableKill(scenario::durable::kill::Options),
+    /// Power cuts at random points, with syncs that work and that do nothing.
+    DurablePower(scenario::durable::power::Options),
     /// Durable publications at half the maximum: the longest time without an acknowledgement.
     DurableSteady(scenario::durable::steady::Options),
     /// Two builds of the server in turn: shows whether the newer one is slower or larger.
@@ -176,6 +178,7 @@ fn run() -> Result<()> {
         Command::Durable(options) => scenario::durable::throughput::run(&options),
         Command::DurableLatency(options) => scenario::durable::latency::run(&options),
         Command::DurableRestart(options) => scenario::durable::restart::run(&options),
+        Command::DurablePower(options) => scenario::durable::power::run(&options),
         Command::DurableKill(options) => scenario::durable::kill::run(&options),
         Command::DurableSteady(options) => scenario::durable::steady::run(&options),
         Command::Versus(options) => scenario::versus::run(&options),

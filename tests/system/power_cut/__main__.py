@@ -1,17 +1,19 @@
 """The power-cut test: the server's store after a power failure at random points of a load.
 
-Usage: power_cut BINARY [--cuts N] [--seed S] [--names ordered|unordered|both] [--ignore-syncs]
+Usage: power_cut BINARY [--cuts N] [--seed S] [--names ordered|unordered|both] [--ignore-syncs] [--report FILE]
        power_cut BINARY --recording LOG --only N --seed S --names NAMES    repeats one cut and keeps its folder
 
 Owns the course: tests itself with stores whose faults are known; shows that it finds a server whose syncs do nothing;
 then records loads, cuts the power at N points, and checks each folder with a server. A further recording begins on the
 folder that a cut of the one before has left. Fails if anything that was acknowledged, or that a subscriber saw, is not
-there. --ignore-syncs makes only the recordings and cuts, with syncs that do nothing: it must fail.
+there. --ignore-syncs makes only the recordings and cuts, with syncs that do nothing: it must fail. --report writes the
+counts as JSON, which `drumline-bench durable-power` reads.
 
 Needs Linux 5.19 or newer. Works in /dev/shm if it has room: then the servers that check do not wait for a disk.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -37,13 +39,14 @@ FOLDERS_KEPT = 3
 
 
 class Test:
-    def __init__(self, options, work):
+    def __init__(self, options, work, ignores_syncs):
         self.binary = os.path.abspath(options.binary)
         self.seed = options.seed
         self.names = options.names
         self.orders = [ORDERED, UNORDERED] if options.names == "both" else [options.names]
-        self.ignores_syncs = options.ignore_syncs
+        self.ignores_syncs = ignores_syncs
         self.work = work
+        self.counts = dict.fromkeys(["cuts", "lost", "publications", "bytes", "records", "sessions"], 0)
 
     def make_subject(self):
         return check.Histories(self.binary)
@@ -72,9 +75,14 @@ class Test:
         made = self.cuts_of(log, work)
         made.recording.compare(folder)
         records, seconds = len(made.recording.kinds), time.monotonic() - start
+        self.count(publications=load.published, bytes=load.bytes, records=records, sessions=sessions)
         amount = f"{load.published} publications, {load.bytes >> 20} MiB, {records} records"
         print(f"{name}: {amount}, {sessions} sessions, {seconds:.0f} s", flush=True)
         return made
+
+    def count(self, **more):
+        for name, number in more.items():
+            self.counts[name] += number
 
     def cut(self, made, numbers):
         """Makes cuts. Returns the failures, of which the first keep their folders."""
@@ -84,6 +92,7 @@ class Test:
                 failures.append(failure)
                 if len(failures) > FOLDERS_KEPT:
                     shutil.rmtree(made.folder(number))
+            self.count(cuts=1, lost=int(failure is not None))
             if done % 10 == 0 or done == len(numbers):
                 seconds = time.monotonic() - start
                 print(f"  {done} of {len(numbers)} cuts, {len(failures)} lost something, {seconds:.0f} s", flush=True)
@@ -108,14 +117,13 @@ class Test:
         return True
 
     def prove(self):
-        """A server whose syncs do nothing must lose something."""
-        self.ignores_syncs = True
+        """A server whose syncs do nothing must lose something. Returns the number of cuts that did."""
         made = self.record("without-syncs", PROOF_BYTES)
         failures = self.cut(made, range(PROOF_CUTS))
-        self.ignores_syncs = False
         if not failures:
             raise AssertionError(f"syncs did nothing, and {PROOF_CUTS} cuts lost nothing; see {made.work}")
         shutil.rmtree(made.work)
+        return len(failures)
 
     def repeat(self, log, number):
         """Repeats one cut, and keeps its folder."""
@@ -132,6 +140,7 @@ def parse():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--names", choices=[ORDERED, UNORDERED, "both"], default="both")
     parser.add_argument("--ignore-syncs", action="store_true")
+    parser.add_argument("--report")
     parser.add_argument("--recording")
     parser.add_argument("--only", type=int)
     return parser.parse_args()
@@ -151,14 +160,19 @@ def main():
     options = parse()
     work = tempfile.mkdtemp(prefix="drumline-power-cut-", dir=roomy_folder())
     print(f"seed {options.seed}, folder {work}", flush=True)
-    test = Test(options, work)
+    test = Test(options, work, options.ignore_syncs)
     if options.recording:
         test.repeat(options.recording, options.only)
         return
+    proof = {}
     if not options.ignore_syncs:
         self_test.run(work, options.seed)
-        test.prove()
-    if not test.run(options.cuts):
+        proof = {"cuts_without_syncs": PROOF_CUTS, "lost_without_syncs": Test(options, work, True).prove()}
+    kept = test.run(options.cuts)
+    if options.report:
+        with open(options.report, "w", encoding="utf-8") as file:
+            json.dump({"seed": options.seed, **test.counts, **proof}, file)
+    if not kept:
         sys.exit(f"power_cut: seed {options.seed}: a power cut lost something that was promised")
     shutil.rmtree(work)
     print(f"{options.cuts} power cuts: nothing lost")

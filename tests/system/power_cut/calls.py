@@ -19,7 +19,7 @@ NUMBERS = {
     "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
     "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None), "unlinkat": (263, 35),
     "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
-    "mknod": (133, None), "mknodat": (259, 33),
+    "mknod": (133, None), "mknodat": (259, 33), "bind": (49, 200),
     "fsync": (74, 82), "fdatasync": (75, 83), "sync": (162, 81), "syncfs": (306, 267),
     "sendfile": (40, 71), "splice": (275, 76), "copy_file_range": (326, 285), "ioctl": (16, 29), "mmap": (9, 222),
 }

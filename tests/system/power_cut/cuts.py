@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import stat
 import tempfile
 import time
 
@@ -68,8 +69,10 @@ def different(one, other):
     """Paths that are not the same in two folders."""
     for name in sorted({*os.listdir(one), *os.listdir(other)}):
         paths = os.path.join(one, name), os.path.join(other, name)
-        if not all(map(os.path.exists, paths)) or os.path.isdir(paths[0]) != os.path.isdir(paths[1]):
+        if not all(map(os.path.exists, paths)) or len({stat.S_IFMT(os.stat(path).st_mode) for path in paths}) > 1:
             yield paths[1]
+        elif stat.S_ISSOCK(os.stat(paths[0]).st_mode):
+            continue
         elif os.path.isdir(paths[0]):
             yield from different(*paths)
         else:

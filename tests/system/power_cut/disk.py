@@ -20,6 +20,7 @@ Names in folders:
 """
 
 import os
+import stat
 
 ORDERED, UNORDERED = "ordered", "unordered"
 # What happened to the changes of a file since its last sync, with weights: the disk has none, all, those up to some
@@ -54,6 +55,10 @@ class Folder(Node):
         self.committed = {}  # under "ordered"
         self.synced = {}  # under "unordered"
         self.pending = []  # the changes after `synced`
+
+
+class Socket(Node):
+    """The name of a socket: no content, and no listener after a power cut."""
 
 
 class File(Node):
@@ -124,6 +129,9 @@ class File(Node):
         }[fate]
 
 
+NODES = {"folder": Folder, "socket": Socket, "file": File}
+
+
 def overlay(data, at, payload):
     if payload:
         data.extend(bytes(max(0, at + len(payload) - len(data))))
@@ -146,8 +154,8 @@ class Disk:
 
     def apply_base(self, header, payload):
         """An entry that was there before the recording: durable."""
-        node = Folder() if header["folder"] else File()
-        if not header["folder"]:
+        node = NODES[header["type"]]()
+        if isinstance(node, File):
             node.data, node.size = bytearray(payload), header["size"]
         self.nodes[header["ino"]] = node
         parent = self.nodes[header["parent"]]
@@ -164,7 +172,7 @@ class Disk:
 
     def apply_create(self, header, _):
         # A number of an inode is used again when its file is gone.
-        node = self.nodes[header["ino"]] = Folder() if header["folder"] else File()
+        node = self.nodes[header["ino"]] = NODES[header["type"]]()
         self.change_names(header["parent"], None, header["name"], node)
         node.created_at = len(self.journal)
 
@@ -241,6 +249,9 @@ class Disk:
             path = os.path.join(target, name)
             if isinstance(node, Folder):
                 self.write_folder(node, path, names_of, content)
+                continue
+            if isinstance(node, Socket):
+                os.mknod(path, stat.S_IFSOCK | 0o600)
                 continue
             data, size = content(node, path)
             with open(path, "wb", buffering=0) as file:

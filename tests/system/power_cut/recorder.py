@@ -23,6 +23,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 
@@ -85,7 +86,14 @@ class Recorder:
         if not name.startswith("/"):
             link = "cwd" if number == AT_FDCWD else f"fd/{number}"
             name = os.path.join(os.readlink(f"/proc/{self.child}/{link}"), name)
-        return os.path.normpath(name)
+        return self.resolved(name)
+
+    def resolved(self, path):
+        """The path behind a name through one of the command's own descriptors."""
+        if not path.startswith("/proc/self/"):
+            return os.path.normpath(path)
+        folder, name = os.path.split(path.replace("self", str(self.child), 1))
+        return os.path.join(os.path.realpath(folder), name)
 
     def is_inside(self, path):
         return path == self.folder or path.startswith(self.folder + "/")
@@ -119,13 +127,15 @@ class Recorder:
         """Records an entry of a folder with what it has, as durable: it was there before."""
         status = os.lstat(path)
         if os.path.isdir(path):
-            self.log.append("base", ino=status.st_ino, folder=True, **self.place(path))
+            self.log.append("base", ino=status.st_ino, type="folder", **self.place(path))
             for name in sorted(os.listdir(path)):
                 self.note_entry(os.path.join(path, name))
+        elif stat.S_ISSOCK(status.st_mode):
+            self.log.append("base", ino=status.st_ino, type="socket", **self.place(path))
         else:
             with open(path, "rb") as file:
                 data = file.read().rstrip(b"\0")
-            self.log.append("base", data, ino=status.st_ino, folder=False, size=status.st_size, **self.place(path))
+            self.log.append("base", data, ino=status.st_ino, type="file", size=status.st_size, **self.place(path))
 
     def note_folder(self):
         self.log.append("begin", ino=os.stat(self.folder).st_ino)
@@ -198,7 +208,7 @@ class Recorder:
         try:
             status = os.fstat(descriptor)
             if not existed:
-                self.log.append("create", ino=status.st_ino, folder=False, **self.place(path))
+                self.log.append("create", ino=status.st_ino, type="file", **self.place(path))
             elif flags & os.O_TRUNC:
                 self.log.append("size", ino=status.st_ino, size=0)
             answer = struct.pack("=QIIII", notification, ADD_AND_SEND, descriptor, 0, flags & os.O_CLOEXEC)
@@ -210,7 +220,7 @@ class Recorder:
     def make_folder(self, path, mode):
         if self.inside(path):
             os.mkdir(path, mode)
-            self.log.append("create", ino=os.stat(path).st_ino, folder=True, **self.place(path))
+            self.log.append("create", ino=os.stat(path).st_ino, type="folder", **self.place(path))
             return 0
 
     def do_mkdir(self, address, mode, *_):
@@ -218,6 +228,19 @@ class Recorder:
 
     def do_mkdirat(self, folder, address, mode, *_):
         return self.make_folder(self.path(folder, address), mode)
+
+    def do_bind(self, number, address, length, *_):
+        """Binds the command's socket; one with a path is an entry of a folder."""
+        family, name = struct.unpack(f"=H{length - 2}s", self.bytes_at(address, length))
+        name = os.fsdecode(name.split(b"\0")[0])
+        if family != socket.AF_UNIX or not name.startswith("/"):
+            return None  # The comparison finds a relative path.
+        path = self.resolved(name)
+        if self.inside(path):
+            with socket.socket(fileno=self.borrow(number)) as ours:
+                ours.bind(name.replace("/proc/self/", f"/proc/{self.child}/", 1))
+            self.log.append("create", ino=os.lstat(path).st_ino, type="socket", **self.place(path))
+            return 0
 
     def remove(self, path, is_folder):
         if self.inside(path):

@@ -16,7 +16,7 @@ const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 const DROP: (&str, &str) = ("/proc/sys/vm/drop_caches", "3");
 
 /// A folder on a disk.
-pub(super) struct Folder {
+pub struct Folder {
     path: PathBuf,
     /// Removes the folder when dropped; `None`: the folder is kept.
     _removed: Option<TempDir>,

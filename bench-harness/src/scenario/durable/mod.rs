@@ -1,4 +1,4 @@
-//! Durable channels: speed, latency, restart, kills and stalls.
+//! Durable channels: speed, latency, restart, kills, power cuts and stalls.
 //!
 //! Owns the list of the scenarios and of what they share. Never measures. Invariant: a publication
 //! counts as acknowledged only when its publisher has read the confirmation.
@@ -6,11 +6,12 @@
 mod bare_log;
 mod closed_loop;
 mod data;
-mod folder;
+pub(super) mod folder;
 pub mod kill;
 pub mod latency;
 mod ledger;
 mod node;
+pub mod power;
 mod redis;
 pub mod restart;
 pub mod steady;

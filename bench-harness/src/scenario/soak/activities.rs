@@ -5,11 +5,12 @@
 
 use super::activity::Activity;
 use super::{
-    calls, cuts, half_open, operator, places, pressure, publishers, stalls, stopped, storms,
+    calls, cuts, durable, half_open, operator, places, pressure, publishers, stalls, stopped,
+    storms,
 };
 
 /// All of them.
-pub(super) const ALL: [Activity; 15] = [
+pub(super) const ALL: [Activity; 16] = [
     Activity {
         name: "cuts",
         pause_ms: 200..=1_500,
@@ -47,6 +48,12 @@ pub(super) const ALL: [Activity; 15] = [
         pause_ms: 100..=500,
         counts: &[calls::ANSWERED, calls::REFUSED],
         episode: calls::episode,
+    },
+    Activity {
+        name: "durable channels",
+        pause_ms: 200..=2_000,
+        counts: &[durable::STORED, durable::READ, durable::REMOVED, durable::RECOVERED],
+        episode: durable::episode,
     },
     Activity {
         name: "half-open heads",

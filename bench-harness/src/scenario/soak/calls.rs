@@ -16,6 +16,7 @@ pub(super) const REFUSED: &str = "invalid calls refused";
 
 /// Channels with history and presence that calls are about, and users of the storms.
 const CHANNELS: u64 = 8;
+const KINDS: [&str; 2] = ["kept", "durable"];
 const USERS: u64 = 200;
 /// Seconds after which a revocation ends.
 const REVOKED_SECONDS: u64 = 2;
@@ -52,7 +53,8 @@ fn valid(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()
 
 /// A valid request: its method and body.
 fn request(scene: &Scene<'_>, random: &mut Random) -> (&'static str, String) {
-    let channel = format!("kept:call-{}", random.within(1..=CHANNELS));
+    let kind = random.pick(&KINDS).copied().unwrap_or_default();
+    let channel = format!("{kind}:call-{}", random.within(1..=CHANNELS));
     let user = format!("user-{:08}", random.within(0..=USERS));
     let of_channel = format!("{{\"channel\":\"{channel}\"}}");
     let of_user = format!("\"user\":\"{user}\"");

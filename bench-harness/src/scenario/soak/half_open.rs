@@ -25,7 +25,7 @@ pub(super) const VANISHED: &str = "vanished peers closed";
 const HOLE: Ipv4Addr = Ipv4Addr::new(127, 0, 77, 77);
 /// Time beyond the server's own within which it must have closed all. While its slots are all in
 /// use, it refuses the connections that the kernel has accepted few at a time.
-const SPREAD: Duration = Duration::from_secs(15);
+const SPREAD: Duration = Duration::from_secs(30);
 /// From one line of a head to the next.
 const DRIP: Duration = Duration::from_millis(500);
 

@@ -5,6 +5,7 @@
 //! without a client.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,6 +17,7 @@ use self::rows::Measured;
 use self::scene::Scene;
 use self::sizes::{KEY_SECONDS, PING_SECONDS, Sizes};
 use self::watch::{SIXTHS, Samples};
+use super::durable::folder::Folder;
 use super::{Bench, Burst, Common, PATIENCE, SECOND_NS};
 use crate::account::rss_anon;
 use crate::dense::{Channels, Dense, Mode};
@@ -28,6 +30,7 @@ mod activities;
 mod activity;
 mod calls;
 mod cuts;
+mod durable;
 mod half_open;
 mod operator;
 mod places;
@@ -64,6 +67,9 @@ pub struct Options {
     /// activities use a listener without TLS.
     #[arg(long)]
     tls: bool,
+    /// Folder on a disk. The run makes the server's store in it and removes that at the end.
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
     /// Names of the activities to run, separated by commas. By default all.
     #[arg(long, value_delimiter = ',')]
     activities: Vec<String>,
@@ -84,6 +90,8 @@ pub fn run(options: &Options) -> Result<()> {
     let identity = options.tls.then(Identity::new).transpose()?;
     let (internal, plain) = (bench.free_port()?, bench.free_port()?);
     let mut arguments = sizes.arguments(bench.shards);
+    let folder = Folder::temporary(&options.folder)?;
+    arguments.push(format!("--store.path={}", folder.path().display()));
     if let Some(identity) = &identity {
         arguments.extend(super::tls::arguments(identity));
         let listener = format!("[{{\"name\":\"plain\",\"port\":{plain}}}]");
@@ -94,6 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
     let lasts = Duration::from_secs(bench.seconds);
     let mut scene = Scene {
         server: &server,
+        store: folder.path(),
         public: match &tls {
             Some(_) => SocketAddr::new(server.address().ip(), plain),
             None => server.address(),

@@ -18,8 +18,8 @@ use crate::scenario::reload::{key, write};
 pub(super) const RELOADS: &str = "reloads observed";
 pub(super) const SCRAPES: &str = "scrapes";
 
-/// Maximum wait for a new value.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum wait for a new value, and for a place: while all slots are in use, the API answers 503.
+const PATIENCE: Duration = Duration::from_secs(30);
 const SCRAPED: Duration = Duration::from_secs(5);
 const PROTOBUF: &str = "application/vnd.google.protobuf;\
     proto=io.prometheus.client.MetricFamily;encoding=delimited";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::scene::Scene;
-use crate::account::{KernelSample, descriptors};
+use crate::account::{KernelSample, descriptors_beside};
 use crate::server::metric;
 
 /// From one look to the next, and from one line about what is left to the next.
@@ -76,7 +76,8 @@ pub(super) const RESOURCES: [Resource; 7] = [
 pub(super) struct Holding {
     /// Text of the metrics.
     pub(super) metrics: String,
-    /// Open descriptors of the process.
+    /// Open descriptors of the process, without the files of its store: how many tables the store
+    /// has follows from its content.
     pub(super) descriptors: f64,
     /// TCP sockets of the network namespace, which has no other server.
     pub(super) sockets: f64,
@@ -101,7 +102,7 @@ impl Holding {
         std::thread::sleep(EVERY);
         Ok(Holding {
             metrics,
-            descriptors: descriptors(scene.server.pid())? as f64,
+            descriptors: descriptors_beside(scene.server.pid(), scene.store)? as f64,
             sockets: KernelSample::now()?.tcp_in_use as f64,
         })
     }

@@ -16,7 +16,7 @@ const GROWTH: f64 = 1.02;
 const GROWTH_SECONDS: u64 = 3_600;
 
 /// What the load caused in the server: name of the row, metric, and label of the metric.
-const EFFECTS: [(&str, &str, &str); 10] = [
+const EFFECTS: [(&str, &str, &str); 12] = [
     ("server: connects answered", "drumline_connects_total", ""),
     ("server: deliveries", "drumline_deliveries_total", ""),
     ("server: slow consumers closed", "drumline_slow_total", ""),
@@ -30,6 +30,8 @@ const EFFECTS: [(&str, &str, &str); 10] = [
     ("server: streams evicted", "drumline_streams_evicted_total", ""),
     ("server: connections answered with 503", "drumline_refused_total", ""),
     ("server: recoveries", "drumline_client_recover", "recovered=\"yes\""),
+    ("server: durable publications synced", "drumline_store_publications_total", ""),
+    ("server: durable streams read from disk", "drumline_store_reads_total", ""),
     ("server: sockets handed to the control plane", "drumline_handed_over_total", ""),
 ];
 

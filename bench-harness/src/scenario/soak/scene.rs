@@ -4,6 +4,7 @@
 //! full server has no place for is told apart from a wrong answer.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ const STEP: Duration = Duration::from_millis(20);
 /// What the activities share.
 pub(super) struct Scene<'a> {
     pub(super) server: &'a Server,
+    /// Folder of the server's store.
+    pub(super) store: &'a Path,
     /// Address of clients and of the API, without TLS.
     pub(super) public: SocketAddr,
     /// TLS of the clients that [`Scene::dense`] connects; `None`: plain TCP.

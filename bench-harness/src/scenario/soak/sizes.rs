@@ -116,12 +116,17 @@ impl Sizes {
     }
 }
 
-/// `kept`: history, recovery, presence, joins and leaves; `filtered`: tags filters.
+/// `kept`: history, recovery, presence, joins and leaves; `durable`: the same with its history on
+/// disk; `filtered`: tags filters.
 fn namespaces() -> String {
-    format!(
-        "[{{\"name\":\"kept\",\"history_size\":{KEPT_EACH},\"history_ttl\":\"{HISTORY_SECONDS}s\",\
+    let kept = format!(
+        "\"history_size\":{KEPT_EACH},\"history_ttl\":\"{HISTORY_SECONDS}s\",\
          \"force_recovery\":true,\"presence\":true,\"join_leave\":true,\
-         \"force_push_join_leave\":true}},\
+         \"force_push_join_leave\":true"
+    );
+    format!(
+        "[{{\"name\":\"kept\",{kept}}},\
+         {{\"name\":\"durable\",\"history_durable\":true,{kept}}},\
          {{\"name\":\"filtered\",\"allow_tags_filter\":true}}]"
     )
 }

@@ -37,17 +37,25 @@ pub(super) fn episode(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally)
 /// Clients of one channel miss publications while they are cut.
 fn recovering(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()> {
     let channel = name("kept:storm", random);
-    let mode = Mode::Subscribe(Channels::Shared(channel.clone()));
+    tally.add(WITH_MISSED, recover(scene, random, &channel)?);
+    Ok(())
+}
+
+/// Clients of a channel with recovery miss publications while they are cut. Returns how many came
+/// back.
+pub(super) fn recover(scene: &Scene<'_>, random: &mut Random, channel: &str) -> Result<u64> {
+    let mode = Mode::Subscribe(Channels::Shared(channel.to_owned()));
     let mut dense = scene.dense(&Drumline, scene.sizes.storm, mode)?;
     dense.track()?;
     dense.ramp()?;
-    scene.publish(&channel, BYTES)?;
+    scene.publish(channel, BYTES)?;
     dense.cut()?;
     for _ in 0..random.within(1..=10) {
-        scene.publish(&channel, BYTES)?;
+        scene.publish(channel, BYTES)?;
     }
-    tally.add(WITH_MISSED, standing(dense.come_back(true)?));
-    dense.stop()
+    let returned = standing(dense.come_back(true)?);
+    dense.stop()?;
+    Ok(returned)
 }
 
 /// Clients of several channels return without a position.
