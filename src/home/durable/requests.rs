@@ -53,8 +53,8 @@ impl Found {
     }
 
     /// Whether this is all that a request needs of the store. `most` is the number of publications
-    /// that are enough, if they are not needed up to those in memory: the store gives no more. Those
-    /// before the missing ones have left the history meanwhile.
+    /// that are enough, if they are not needed up to those in memory: the store gives no more.
+    /// Those before the missing ones have left the history meanwhile.
     pub(super) fn has(&self, missing: &Range<u64>, most: Option<usize>) -> bool {
         let is_kept = |one: &&Publication| one.offset() >= Some(missing.start);
         let (all, kept) = match &self.publications {
