@@ -2,7 +2,8 @@
 //!
 //! Owns the translation. Never writes to a disk. The invariants: of several changes of a key in a
 //! batch, the last counts, so the record of a stream is written once; when a record is removed, the
-//! generation of its channel is renewed in the same batch.
+//! generation of its channel is renewed in the same batch, and the channel has the same next epoch
+//! before and after it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -44,11 +45,11 @@ impl<'a, V: View> Batch<'a, V> {
         self.changes.insert((table, key), None);
     }
 
-    /// Adds a change of a stream. `generation` is a number that no stream of the channel has had.
+    /// Adds a change of a stream.
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub fn add(&mut self, write: &StoreWrite, generation: u64) -> Result<(), Fault> {
+    pub fn add(&mut self, write: &StoreWrite) -> Result<(), Fault> {
         let StoreWrite { channel, change, .. } = write;
         let StreamChange { record, publication, is_carried, erased, key, erased_keys } = change;
         for offsets in erased {
@@ -75,14 +76,21 @@ impl<'a, V: View> Batch<'a, V> {
                     self.publications += 1;
                 }
             }
-            None => {
-                self.remove(Table::Streams, layout::stream_key(channel));
-                let key = self.epochs.generation_key(channel);
-                if !planted(PlantedFault::GenerationKept) {
-                    self.put(Table::State, key, generation.to_be_bytes().to_vec());
-                }
-            }
+            None => self.end(channel)?,
         }
+        Ok(())
+    }
+
+    /// Removes the record of a stream, if there is one.
+    fn end(&mut self, channel: &str) -> Result<(), Fault> {
+        let Some(record) = self.record(channel)? else { return Ok(()) };
+        let ended = records::read_stream(&record)?.epoch;
+        if !planted(PlantedFault::GenerationKept) {
+            let key = self.epochs.generation_key(channel);
+            let generation = self.epochs.generation_after(channel, ended);
+            self.put(Table::State, key, generation.to_be_bytes().to_vec());
+        }
+        self.remove(Table::Streams, layout::stream_key(channel));
         Ok(())
     }
 
@@ -209,9 +217,7 @@ pub(crate) mod tests {
     pub(crate) fn commit(disk: &MemoryDisk, writes: &[StoreWrite]) {
         let view = disk.view().unwrap();
         let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
-        for (nth, write) in writes.iter().enumerate() {
-            batch.add(write, nth as u64 + 100).unwrap();
-        }
+        writes.iter().for_each(|write| batch.add(write).unwrap());
         let changes = batch.into_changes();
         let keys: Vec<_> = changes.iter().map(|change| (change.table, &change.key)).collect();
         assert!(keys.is_sorted_by(|one, two| one < two), "no key twice: {keys:?}");
@@ -278,7 +284,11 @@ pub(crate) mod tests {
         commit(&disk, &[write("a", ending)]);
         assert!(disk.entries(Table::Streams).is_empty() && offsets(&disk, "a").is_empty());
         let generations = disk.entries(Table::State);
-        assert_eq!(generations[0].1, 100u64.to_be_bytes());
+        let epochs = reading::epochs(&disk.view().unwrap()).unwrap();
+        let generation = epochs.generation_after("a", record(1, 1).epoch);
+        assert_eq!(generations[0].1, generation.to_be_bytes());
+        commit(&disk, &[write("a", change())]);
+        assert_eq!(disk.entries(Table::State), generations, "nothing has ended");
     }
 
     #[test]
@@ -307,7 +317,7 @@ pub(crate) mod tests {
         let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
         // A stream of `d` begins in the same batch.
         disk.set(Table::Publications, &layout::publication_key("d", 1), b"");
-        batch.add(&publish("d", 1, 1), 1).unwrap();
+        batch.add(&publish("d", 1, 1)).unwrap();
         for (channel, found) in [("a", &[1, 2][..]), ("b", &[1]), ("c", &[4]), ("d", &[1])] {
             batch.remove_remains(channel, found).unwrap();
         }
@@ -321,7 +331,7 @@ pub(crate) mod tests {
         let view = opened().view().unwrap();
         let mut batch = Batch::new(&view, reading::epochs(&view).unwrap());
         let StoredPublication { publication, .. } = stored("a", 1, 1);
-        batch.add(&publish("a", 1, 1), 1).unwrap();
+        batch.add(&publish("a", 1, 1)).unwrap();
         let bytes = batch.bytes() as usize;
         assert_eq!(batch.publications(), 1);
         assert!((publication.data().len()..300).contains(&bytes), "{bytes}");

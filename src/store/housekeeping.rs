@@ -164,7 +164,7 @@ impl Housekeeper {
     }
 
     /// Keys that were removed leave traces that a scan has to skip, so the walk does not begin
-    /// anew each time.
+    /// anew each time. It stays at the keys of this step, because their removal may fail.
     fn walk_keys(&mut self, view: &impl View, now: u64) -> Result<Vec<Vec<u8>>, Fault> {
         let mut keys = Vec::new();
         let end = layout::bucket_key(layout::bucket_of(now));
@@ -180,7 +180,7 @@ impl Housekeeper {
             keys.push(key.to_vec());
             Ok(keys.len() < KEYS_MAX)
         })?;
-        self.key = keys.last().cloned().map_or(end, layout::next_key);
+        self.key = keys.first().cloned().unwrap_or(end);
         Ok(keys)
     }
 }
@@ -309,27 +309,45 @@ mod tests {
         assert_eq!(disk.entries(Table::Publications).len(), 40 + 10);
     }
 
+    fn write_key(disk: &MemoryDisk, offset: u64) {
+        let position = Position { offset, epoch: Epoch::from_random(1) };
+        let until = 60_000 + offset;
+        let mut write = publish("a", offset, 1);
+        write.change.key = Some(StoredKey { key: "k".into(), position, until });
+        commit(disk, &[write]);
+    }
+
+    /// Makes a step, and removes the idempotency keys that it has found. Returns their number.
+    fn remove_keys(disk: &MemoryDisk, keeper: &mut Housekeeper, now: u64) -> usize {
+        let keys = keeper.step(&disk.view().unwrap(), now).unwrap().cleanup.keys;
+        let view = disk.view().unwrap();
+        let mut batch = Batch::new(&view, Epochs::new([0; 16]));
+        keys.iter().for_each(|key| batch.remove_expired_key(key.clone()));
+        disk.commit(batch.into_changes()).unwrap();
+        assert!(keys.len() <= KEYS_MAX);
+        keys.len()
+    }
+
     #[test]
     fn idempotency_keys_are_found_when_their_minute_is_over() {
         let disk = opened();
-        for offset in 1..=2000 {
-            let position = Position { offset, epoch: Epoch::from_random(1) };
-            let until = 60_000 + offset;
-            let mut write = publish("a", offset, 1);
-            write.change.key = Some(StoredKey { key: "k".into(), position, until });
-            commit(&disk, &[write]);
-        }
+        (1..=2000).for_each(|offset| write_key(&disk, offset));
         let mut keeper = Housekeeper::default();
-        let mut found = |now| {
-            let keys: usize = (0..10)
-                .map(|_| keeper.step(&disk.view().unwrap(), now).unwrap().cleanup.keys)
-                .inspect(|keys| assert!(keys.len() <= KEYS_MAX))
-                .map(|keys| keys.len())
-                .sum();
-            keys
-        };
+        let mut found = |now| (0..10).map(|_| remove_keys(&disk, &mut keeper, now)).sum::<usize>();
         assert_eq!([found(61_000), found(120_000), found(120_001)], [0, 0, 2000]);
+        write_key(&disk, 1);
         assert_eq!(found(130_000), 0, "the walk does not begin anew");
-        assert_eq!([found(110_000), found(130_000)], [0, 2000], "the clock was set back");
+        assert_eq!([found(110_000), found(130_000)], [0, 1], "the clock was set back");
+    }
+
+    #[test]
+    fn idempotency_keys_are_found_again_if_their_removal_failed() {
+        let disk = opened();
+        (1..=3).for_each(|offset| write_key(&disk, offset));
+        let mut keeper = Housekeeper::default();
+        let found = keeper.step(&disk.view().unwrap(), 120_001).unwrap().cleanup.keys;
+        assert_eq!(found.len(), 3);
+        let removed = [0; 2].map(|_| remove_keys(&disk, &mut keeper, 120_001));
+        assert_eq!(removed, [3, 0]);
     }
 }

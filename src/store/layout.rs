@@ -171,12 +171,18 @@ impl Epochs {
         Epoch::from_random(hasher.finish())
     }
 
-    /// The epoch of the stream that follows one that has ended and whose record is still there.
-    pub fn after(&self, channel: &str, ended: Epoch) -> Epoch {
+    /// The generation that begins when the record of a stream is removed.
+    pub fn generation_after(&self, channel: &str, ended: Epoch) -> u64 {
         let mut hasher = self.hasher(channel);
         hasher.write_u8(2);
         hasher.write(ended.as_bytes());
-        Epoch::from_random(hasher.finish())
+        hasher.finish()
+    }
+
+    /// The epoch of the stream that follows one that has ended, whether its record is still there
+    /// or not: subscribers may know the epoch before the record is removed.
+    pub fn after(&self, channel: &str, ended: Epoch) -> Epoch {
+        self.of_generation(channel, self.generation_after(channel, ended))
     }
 }
 

@@ -453,7 +453,9 @@ pub(crate) mod tests {
         commit(&disk, &[write("a", change())]);
         let removed = load(&disk, "a", 0);
         assert!(removed.record.is_none() && !removed.has_ended);
-        assert!(removed.epoch != before.epoch && removed.epoch != ended.epoch);
+        assert_eq!(removed.epoch, ended.epoch, "subscribers may know it");
+        commit(&disk, &[write("a", change())]);
+        assert_eq!(load(&disk, "a", 0).epoch, ended.epoch, "nothing has ended");
     }
 
     #[test]

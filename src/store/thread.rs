@@ -222,8 +222,6 @@ struct Committer<D> {
     shared: Arc<Shared<D>>,
     wakes: BusPort,
     backoff: Backoff,
-    /// A number that no stream has had as its generation.
-    generation: u64,
     /// The fault that was logged and is not over.
     fault: Option<FaultKind>,
 }
@@ -297,8 +295,7 @@ impl<D: Disk> Committer<D> {
         let view = disk.view()?;
         let mut batch = Batch::new(&view, reading::epochs(&view)?);
         for write in &work.writes {
-            self.generation = self.generation.wrapping_add(1);
-            batch.add(write, self.generation)?;
+            batch.add(write)?;
         }
         for Remains { channel, offsets } in &work.cleanup.remains {
             batch.remove_remains(channel, offsets)?;
@@ -420,11 +417,6 @@ pub fn start<D: Disk>(
     (bus, names): (Arc<Bus>, Names),
     metrics: Arc<StoreMetrics>,
 ) -> Result<StoreThread, Failure> {
-    let no_random = |error| {
-        let cause = format!("the kernel has no random numbers: {error}");
-        Failure::new(cause, "allow the system call getrandom")
-    };
-    let generation = u64::from_ne_bytes(sys::random().map_err(no_random)?);
     let mut state = StoreState::new(usize::from(bus.control()), names, metrics.clone());
     if is_open {
         state.opened();
@@ -443,7 +435,7 @@ pub fn start<D: Disk>(
     let shared = Arc::new(Shared { disk, names, metrics, bus, desk, reliefs, reads });
     let wakes = shared.wakes();
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
-    let committer = Committer { shared: shared.clone(), wakes, backoff, generation, fault: None };
+    let committer = Committer { shared: shared.clone(), wakes, backoff, fault: None };
     let mut threads = vec![spawn("store-commit", move || committer.run())?];
     let relief = shared.clone();
     threads.push(spawn("store", move || relief.relieve())?);

@@ -52,7 +52,8 @@ impl Clock {
             least = least.min(at + moment.saturating_sub(*since));
             most = most.max(at + end - since);
             end = *since;
-            if *since <= moment {
+            // The wall clock may have been set at the moment itself, after it.
+            if *since < moment {
                 break;
             }
         }

@@ -38,14 +38,14 @@ pub enum Outcome {
 
 pub struct Disk {
     contents: Arc<Contents>,
-    /// The contents before the last batch, if it was acknowledged and not synced.
+    /// The contents before the batches that were acknowledged and not synced.
     synced: Option<Arc<Contents>>,
     /// The batch that failed and is on disk nevertheless.
     failed: Option<Vec<Change>>,
     /// The contents with the batch that is being written.
     unwritten: Option<Arc<Contents>>,
     is_open: bool,
-    fault: Option<Fault>,
+    pub fault: Option<Fault>,
     /// Batches so far.
     batches: usize,
 }
@@ -99,8 +99,14 @@ impl Disk {
             self.apply_failed();
         }
         if outcome == Outcome::Kept {
-            let is_synced = self.fault != Some(Fault::SyncLost) || !self.batches.is_multiple_of(3);
-            self.synced = (!is_synced).then(|| self.contents.clone());
+            let before = self.synced.take();
+            self.synced = match self.fault {
+                Some(Fault::SyncLost) if self.batches.is_multiple_of(3) => {
+                    Some(self.contents.clone())
+                }
+                Some(Fault::SyncDoesNothing) => before.or_else(|| Some(self.contents.clone())),
+                _ => None,
+            };
             apply(Arc::make_mut(&mut self.contents), &changes);
             return Ok(());
         }

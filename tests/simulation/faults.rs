@@ -43,6 +43,10 @@ pub enum Fault {
     StoreMessageOvertakes,
     /// A batch is acknowledged though its sync was lost.
     SyncLost,
+    /// No sync does anything: a power cut takes all batches of the process.
+    SyncDoesNothing,
+    /// A batch is acknowledged when its writing begins.
+    AcknowledgedBeforeWritten,
     /// Of a batch that a crash tears, the first half is on disk.
     TornBatchApplied,
     /// Readers see the batch that is being written.
@@ -56,7 +60,7 @@ pub enum Fault {
 fn find(name: &str, fault: Option<Fault>) {
     let found = (0..SEEDS).find_map(|seed| Some((seed, run(seed, fault).err()?)));
     let (seed, error) = found.unwrap_or_else(|| panic!("{name} was not found"));
-    println!("{name} was found by seed {seed}: {error}");
+    println!("{name} was found by seed {seed}, after {} seeds: {error}", seed + 1);
 }
 
 macro_rules! faults {
@@ -64,9 +68,16 @@ macro_rules! faults {
         $(
             #[test]
             fn $name() {
-                find(stringify!($fault), Some(Fault::$fault));
+                find(name(Fault::$fault), Some(Fault::$fault));
             }
         )*
+
+        /// A fault without a test does not compile.
+        fn name(fault: Fault) -> &'static str {
+            match fault {
+                $(Fault::$fault => stringify!($fault),)*
+            }
+        }
     };
 }
 
@@ -87,6 +98,8 @@ faults! {
     finds_a_late_send_that_hits_a_successor LateSendHitsSuccessor;
     finds_a_store_message_that_overtakes StoreMessageOvertakes;
     finds_a_lost_sync SyncLost;
+    finds_a_sync_that_does_nothing SyncDoesNothing;
+    finds_a_batch_acknowledged_before_it_was_written AcknowledgedBeforeWritten;
     finds_a_torn_batch_that_is_applied TornBatchApplied;
     finds_a_read_of_an_unwritten_batch UnwrittenBatchSeen;
     finds_a_failed_batch_that_comes_late FailedBatchComesLate;
@@ -107,9 +120,16 @@ mod planted {
                 #[test]
                 fn $name() {
                     plant(Some(PlantedFault::$fault));
-                    find(stringify!($fault), None);
+                    find(name(PlantedFault::$fault), None);
                 }
             )*
+
+            /// A fault without a test does not compile.
+            fn name(fault: PlantedFault) -> &'static str {
+                match fault {
+                    $(PlantedFault::$fault => stringify!($fault),)*
+                }
+            }
         };
     }
 

@@ -18,6 +18,7 @@ use drumline::store::state::{StoreState, Work};
 
 use crate::bus::{Bells, Bus};
 use crate::disk::{Crash, Disk, Outcome};
+use crate::faults::Fault;
 use crate::random::Random;
 
 /// How often the disk fails: once in so many times, or never.
@@ -54,8 +55,6 @@ pub struct Store {
     names_before: Option<Names>,
     pub disk: Disk,
     trouble: Trouble,
-    /// A number that no stream has had as its generation.
-    generation: u64,
     commit: Option<Commit>,
     /// Whether a batch is on disk, and the state does not know it yet.
     is_kept: bool,
@@ -82,7 +81,6 @@ impl Store {
             names_before,
             disk,
             trouble: Trouble::random(random),
-            generation: random.next(),
             commit: None,
             is_kept: false,
             housekeeper: Housekeeper::new(0),
@@ -162,6 +160,7 @@ impl Store {
                 };
                 trace!("  store commit ends {outcome:?}");
                 match self.disk.commit(changes, outcome) {
+                    Ok(()) if self.is_early() => {}
                     Ok(()) => self.is_kept = true,
                     Err(_) => self.state.closed(&mut bus.line(self.endpoint, &mut self.bells)),
                 }
@@ -180,18 +179,23 @@ impl Store {
                     let steps = random.between(0, trouble.sync_steps);
                     self.disk.begin_commit(&changes);
                     self.commit = Some(Commit { changes, steps, outcome });
+                    self.is_kept = self.is_early();
                 }
             }
         }
         Ok(())
     }
 
-    fn changes(&mut self, work: &Work) -> Result<Vec<Change>, DiskFault> {
+    /// Whether a fault is planted: batches are acknowledged when their writing begins.
+    fn is_early(&self) -> bool {
+        self.disk.fault == Some(Fault::AcknowledgedBeforeWritten)
+    }
+
+    fn changes(&self, work: &Work) -> Result<Vec<Change>, DiskFault> {
         let view = self.disk.view()?;
         let mut batch = Batch::new(&view, reading::epochs(&view)?);
         for write in &work.writes {
-            self.generation = self.generation.wrapping_add(1);
-            batch.add(write, self.generation)?;
+            batch.add(write)?;
         }
         for Remains { channel, offsets } in &work.cleanup.remains {
             batch.remove_remains(channel, offsets)?;

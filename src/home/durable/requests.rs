@@ -53,13 +53,17 @@ impl Found {
     }
 
     /// Whether this is all that a request needs of the store. `most` is the number of publications
-    /// that are enough, if they are not needed up to those in memory. Those before the missing ones
-    /// have left the history meanwhile.
+    /// that are enough, if they are not needed up to those in memory: the store gives no more.
+    /// Those before the missing ones have left the history meanwhile.
     pub(super) fn has(&self, missing: &Range<u64>, most: Option<usize>) -> bool {
         let is_kept = |one: &&Publication| one.offset() >= Some(missing.start);
-        let kept = |found: &Vec<Publication>| found.iter().filter(is_kept).count();
-        let count = self.publications.as_ref().map_or(usize::MAX, kept);
-        self.offsets.end >= missing.end || most.is_some_and(|most| count >= most)
+        let (all, kept) = match &self.publications {
+            Some(found) => (found.len(), found.iter().filter(is_kept).count()),
+            None => (0, usize::MAX),
+        };
+        let is_cut = most.is_some_and(|most| all >= most);
+        let is_whole = self.offsets.end >= missing.end && !is_cut;
+        is_whole || most.is_some_and(|most| kept >= most)
     }
 }
 
@@ -106,5 +110,36 @@ pub(super) fn bytes_of(message: &Message) -> usize {
     match message {
         Message::Publish(request) => request.data.len() + request.channel.len(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::publication::NewPublication;
+    use crate::wire::protocol::{Epoch, Position};
+
+    /// The answer to a question about `offsets`, of which the store has found some.
+    fn answer(offsets: Range<u64>, found: Range<u64>) -> Found {
+        let publication = |offset| {
+            let position = Some(Position { offset, epoch: Epoch::from_random(1) });
+            Publication::new(NewPublication { position, ..NewPublication::default() })
+        };
+        Found { offsets, publications: Some(found.map(publication).collect()) }
+    }
+
+    #[test]
+    fn an_answer_that_its_limit_cut_is_not_whole_when_the_history_moves_on() {
+        let found = answer(40..44, 40..42);
+        assert!(found.has(&(40..44), Some(2)));
+        assert!(!found.has(&(41..44), Some(2)), "42 and 43 are on disk alone");
+        assert!(found.has(&(41..44), Some(1)));
+    }
+
+    #[test]
+    fn an_answer_without_a_cut_is_whole_up_to_its_last_offset() {
+        let found = answer(40..44, 40..44);
+        assert!(found.has(&(42..44), Some(5)) && found.has(&(42..44), None));
+        assert!(!found.has(&(42..45), Some(5)) && !found.has(&(42..45), None));
     }
 }

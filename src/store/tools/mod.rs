@@ -246,7 +246,7 @@ mod tests {
                     let position = Position { offset, epoch: Epoch::from_random(1) };
                     write.change.key = Some(StoredKey { key: "k".into(), position, until: FAR });
                 }
-                batch.add(&write, 1).unwrap();
+                batch.add(&write).unwrap();
             }
         }
         let mut changes = batch.into_changes();

@@ -10,6 +10,7 @@ use crate::ledger::{Known, Ledger};
 impl Client {
     pub(super) fn text(&mut self, payload: &[u8], ledger: &mut Ledger) -> Result<(), String> {
         trace!("  client {} gets {}", self.number, String::from_utf8_lossy(payload));
+        ledger.note(payload);
         let value: Value = serde_json::from_slice(payload)
             .map_err(|error| format!("{error} in {}", String::from_utf8_lossy(payload)))?;
         let checked = if value.as_object().is_some_and(|object| object.is_empty()) {

@@ -116,6 +116,8 @@ pub struct Ledger {
     channels: Vec<Channel>,
     /// Deliveries of all clients, for the account of the run.
     pub seen: usize,
+    /// Hash of what clients read, and of the places of publications, in their order.
+    pub trace: u64,
 }
 
 impl Ledger {
@@ -128,7 +130,14 @@ impl Ledger {
             process: 0,
             channels: (0..channels).map(|_| Channel::default()).collect(),
             seen: 0,
+            trace: 0,
         }
+    }
+
+    /// Adds bytes to the hash of what happened (FNV-1a).
+    pub fn note(&mut self, bytes: &[u8]) {
+        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        self.trace = bytes.iter().fold(self.trace, mix);
     }
 
     /// The process has ended. Without a store, all streams have ended too.
@@ -241,6 +250,9 @@ impl Ledger {
         what: Source,
     ) -> Result<(), String> {
         let process = self.process;
+        for part in [channel as u64, offset, what.0 as u64, what.1] {
+            self.note(&part.to_le_bytes());
+        }
         let Channel { lives, publications, .. } = &mut self.channels[channel];
         let life = index.checked_sub(1).and_then(|at| lives.get_mut(at));
         let Some(life) = life else { return Err("a place without an epoch".into()) };

@@ -37,22 +37,8 @@ pub struct Account {
     /// Hook events.
     pub told: u64,
     pub crashes: usize,
-    /// The random number behind the last one: it depends on all that happened.
-    pub last: u64,
-}
-
-impl Account {
-    /// Adds what another run covered.
-    pub fn add(&mut self, other: Account) {
-        let Account { steps, clients, seen, slow, told, crashes, last } = other;
-        self.steps += steps;
-        self.clients += clients;
-        self.seen += seen;
-        self.slow += slow;
-        self.told += told;
-        self.crashes += crashes;
-        self.last ^= last;
-    }
+    /// Hash of what clients read, of the places of publications, and of the random numbers.
+    pub trace: u64,
 }
 
 /// Bound of the number of shards: the tag of an announcement names its settings and its shard.
@@ -148,6 +134,8 @@ impl World {
             }
         }
         self.finish()?;
+        let last = self.random.next();
+        self.ledger.note(&last.to_le_bytes());
         let slow = self.clients.iter().filter(|client| client.closed == Some(3008)).count();
         Ok(Account {
             steps: self.ledger.step,
@@ -156,7 +144,7 @@ impl World {
             slow,
             told: self.told + self.node.control.told,
             crashes: self.crashes,
-            last: self.random.next(),
+            trace: self.ledger.trace,
         })
     }
 
