@@ -11,6 +11,10 @@ use crate::model::endpoint::Endpoint;
 use crate::model::publication::Publication;
 use crate::wire::protocol::{Epoch, Position};
 
+/// Publications by which the record in the table of streams may be older than the stream. Each of
+/// them carries the record as it was with it, so a publication is one entry on disk, not two.
+pub const CARRIED_MAX: u64 = 64;
+
 /// What the store keeps of a stream beside its publications.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamRecord {
@@ -60,6 +64,9 @@ pub struct StreamChange {
     pub record: Option<StreamRecord>,
     /// The publication that the change adds, at offset `record.top`.
     pub publication: Option<StoredPublication>,
+    /// Whether the publication carries the record, and the record in the table of streams stays as
+    /// it is. It is at most [`CARRIED_MAX`] publications older.
+    pub is_carried: bool,
     /// Offsets whose publications are erased: old ones, and those of writes that failed and may
     /// have reached the disk nevertheless. Never contains the offset of `publication`.
     pub erased: [Range<u64>; 2],
@@ -144,6 +151,8 @@ pub enum StoreQuery {
 pub struct LoadedStream {
     /// The stream; `None`: the channel has none on disk, or it has ended.
     pub record: Option<StreamRecord>,
+    /// Top offset of the record in the table of streams: publications carry newer ones.
+    pub recorded: u64,
     /// Whether the record of a stream that has ended is on disk.
     pub has_ended: bool,
     /// Epoch of the stream, or of the one that the first publication begins. It is the same after a

@@ -50,7 +50,7 @@ impl<'a, V: View> Batch<'a, V> {
     /// The disk cannot be read.
     pub fn add(&mut self, write: &StoreWrite, generation: u64) -> Result<(), Fault> {
         let StoreWrite { channel, change, .. } = write;
-        let StreamChange { record, publication, erased, key, erased_keys } = change;
+        let StreamChange { record, publication, is_carried, erased, key, erased_keys } = change;
         for offsets in erased {
             self.erase(channel, offsets)?;
         }
@@ -63,11 +63,14 @@ impl<'a, V: View> Batch<'a, V> {
         }
         match record {
             Some(record) => {
-                let key = layout::stream_key(channel);
-                self.put(Table::Streams, key, records::write_stream(record));
+                if !is_carried {
+                    let key = layout::stream_key(channel);
+                    self.put(Table::Streams, key, records::write_stream(record));
+                }
                 if let Some(publication) = publication {
                     let key = layout::publication_key(channel, record.top);
-                    let value = records::write_publication(publication);
+                    let carried = is_carried.then_some(record);
+                    let value = records::write_publication(publication, carried);
                     self.put(Table::Publications, key, value);
                     self.publications += 1;
                 }
@@ -179,6 +182,7 @@ pub(crate) mod tests {
         StreamChange {
             record: None,
             publication: None,
+            is_carried: false,
             erased: [0..0, 0..0],
             key: None,
             erased_keys: Vec::new(),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::store::disk::{Fault, Order, Table, View};
-use crate::store::{layout, records};
+use crate::store::{layout, reading, records};
 
 /// Records of streams that a step reads.
 const RECORDS: usize = 1024;
@@ -84,6 +84,7 @@ impl Housekeeper {
             let record = records::read_stream(value)?;
             if record.due <= now
                 && let Some((channel, _)) = layout::split_channel(key)
+                && reading::newest_record(view, channel, record)?.due <= now
             {
                 due.push(channel.into());
             }

@@ -10,8 +10,8 @@ use std::ops::Range;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::model::names::Names;
 use crate::model::storage::{
-    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StoreRefusal, StoredKey,
-    StoredPublication, StreamRecord,
+    CARRIED_MAX, LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StoreRefusal,
+    StoredKey, StoredPublication, StreamRecord,
 };
 use crate::store::disk::{Fault, FaultKind, Order, Table, View};
 use crate::store::layout::{self, Epochs};
@@ -35,6 +35,45 @@ pub fn epochs(view: &impl View) -> Result<Epochs, Fault> {
     let secret = view.get(Table::State, layout::SECRET_KEY)?;
     let secret = secret.and_then(|secret| secret.try_into().ok());
     secret.map(Epochs::new).ok_or_else(|| Fault::corrupt("the secret of the store is missing"))
+}
+
+/// The record of a stream as the table of streams has it; publications may carry newer ones.
+///
+/// # Errors
+/// The disk cannot be read, or the record cannot be decoded.
+pub fn table_record(view: &impl View, channel: &str) -> Result<Option<StreamRecord>, Fault> {
+    let record = view.get(Table::Streams, &layout::stream_key(channel))?;
+    record.map(|record| records::read_stream(&record)).transpose()
+}
+
+/// The newest record of a stream, also of one that has ended.
+///
+/// # Errors
+/// The disk cannot be read, or a record cannot be decoded.
+pub fn record(view: &impl View, channel: &str) -> Result<Option<StreamRecord>, Fault> {
+    let Some(record) = table_record(view, channel)? else { return Ok(None) };
+    newest_record(view, channel, record).map(Some)
+}
+
+/// The newest record of the stream of which the table of streams has `record`.
+///
+/// # Errors
+/// The disk cannot be read, or a record cannot be decoded.
+pub fn newest_record(
+    view: &impl View,
+    channel: &str,
+    record: StreamRecord,
+) -> Result<StreamRecord, Fault> {
+    let next = record.top.saturating_add(1);
+    let keys = layout::publication_keys(channel, &(next..next.saturating_add(CARRIED_MAX)));
+    let keys = &keys.start[..]..&keys.end[..];
+    let mut newest = None;
+    view.scan(Table::Publications, keys, Order::Descending, &mut |_, value| {
+        // A publication of an earlier stream that has ended can be left.
+        newest = records::read_carried(value)?.filter(|carried| carried.epoch == record.epoch);
+        Ok(newest.is_none())
+    })?;
+    Ok(newest.unwrap_or(record))
 }
 
 /// Answers a question. A fault of the disk is returned beside the refusal that it causes.
@@ -75,12 +114,14 @@ struct Reading<'a, V> {
 impl<V: View> Reading<'_, V> {
     /// The record of the stream, also of one that has ended.
     fn record(&self) -> Result<Option<StreamRecord>, Fault> {
-        let record = self.view.get(Table::Streams, &layout::stream_key(self.channel))?;
-        record.map(|record| records::read_stream(&record)).transpose()
+        record(&self.view, self.channel)
     }
 
     fn load(&self, limits: (usize, usize), first: Option<u64>) -> Result<LoadedStream, Fault> {
-        let record = self.record()?;
+        let record = table_record(&self.view, self.channel)?;
+        let recorded = record.as_ref().map_or(0, |record| record.top);
+        let newest = |record| newest_record(&self.view, self.channel, record);
+        let record = record.map(newest).transpose()?;
         let ended = record.as_ref().filter(|record| record.ends <= self.now);
         let epoch = match (&record, ended) {
             (_, Some(ended)) => epochs(&self.view)?.after(self.channel, ended.epoch),
@@ -98,7 +139,7 @@ impl<V: View> Reading<'_, V> {
         };
         let oldest = self.oldest()?;
         let keys = self.keys()?;
-        Ok(LoadedStream { record, has_ended, epoch, oldest, alive, newest, keys })
+        Ok(LoadedStream { record, recorded, has_ended, epoch, oldest, alive, newest, keys })
     }
 
     /// The epoch of the stream that the next publication begins.
@@ -255,7 +296,7 @@ impl<V: View> Reading<'_, V> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::storage::StreamChange;
+    use crate::model::storage::{StoreWrite, StreamChange};
     use crate::store::batch::tests::{change, commit, opened, publish, write};
     use crate::store::disk::Disk as _;
     use crate::store::memory_disk::MemoryDisk;
@@ -310,6 +351,46 @@ pub(crate) mod tests {
         assert_eq!(all.newest[0].publication.position().unwrap().epoch, record(9, 4).epoch);
         let hash = Names::new([0; 16], 1).hash("a");
         assert_eq!(all.newest[0].publication.hash(), hash);
+    }
+
+    /// A publication that carries the record, at this top.
+    fn carrying(top: u64) -> StoreWrite {
+        let mut carrying = publish("a", top, 2);
+        carrying.change.is_carried = true;
+        carrying
+    }
+
+    #[test]
+    fn the_newest_record_is_the_one_that_the_newest_publication_carries() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 5, 1), carrying(6), carrying(7)]);
+        let found = load(&disk, "a", 0);
+        assert_eq!((found.record, found.recorded), (Some(record(7, 2)), 5));
+        assert_eq!(offsets(&found.newest), [5, 6, 7]);
+        let removal = StreamChange { record: Some(record(7, 8)), ..change() };
+        commit(&disk, &[write("a", removal)]);
+        let removed = load(&disk, "a", 0);
+        assert_eq!((removed.record, removed.recorded), (Some(record(7, 8)), 7));
+        commit(&disk, &[carrying(7 + CARRIED_MAX)]);
+        assert_eq!(load(&disk, "a", 0).record, Some(record(7 + CARRIED_MAX, 2)));
+        commit(&disk, &[carrying(8 + CARRIED_MAX)]);
+        assert_eq!(load(&disk, "a", 0).record, Some(record(7 + CARRIED_MAX, 2)), "too far");
+    }
+
+    #[test]
+    fn a_publication_of_an_earlier_stream_carries_nothing() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 5, 1), carrying(6), carrying(9)]);
+        let epoch = Epoch::from_random(77);
+        let begun = StreamRecord { epoch, ..record(1, 1) };
+        commit(&disk, &[write("a", StreamChange { record: Some(begun.clone()), ..change() })]);
+        assert_eq!(load(&disk, "a", 0).record, Some(begun.clone()));
+        let mut next = carrying(2);
+        let newest = StreamRecord { top: 2, ..begun };
+        next.change.record = Some(newest.clone());
+        commit(&disk, &[next]);
+        let found = load(&disk, "a", 0);
+        assert_eq!((found.record, found.recorded), (Some(newest), 1));
     }
 
     #[test]

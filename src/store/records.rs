@@ -51,6 +51,17 @@ struct Stored {
     expires: u64,
     #[prost(message, optional, tag = "5")]
     extra: Option<Extra>,
+    #[prost(message, optional, tag = "6")]
+    carried: Option<Stream>,
+}
+
+/// The part of a publication that housekeeping and loads look at.
+#[derive(Clone, PartialEq, Message)]
+struct StoredHead {
+    #[prost(uint64, tag = "4")]
+    expires: u64,
+    #[prost(message, optional, tag = "6")]
+    carried: Option<Stream>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,9 +118,13 @@ fn decode<T: Message + Default>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
 
 /// The bytes of a stream.
 pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
+    stream_of(record).encode_to_vec()
+}
+
+fn stream_of(record: &StreamRecord) -> Stream {
     let StreamRecord { epoch, top, first, settled, ends, due, version } = record;
     let version = version.as_deref();
-    let stream = Stream {
+    Stream {
         epoch: epoch.as_bytes().to_vec(),
         top: *top,
         first: *first,
@@ -118,8 +133,7 @@ pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
         due: *due,
         version: version
             .map(|(number, epoch)| Version { number: *number, epoch: (**epoch).into() }),
-    };
-    stream.encode_to_vec()
+    }
 }
 
 /// Reads a stream.
@@ -127,14 +141,18 @@ pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
 /// # Errors
 /// The bytes are no stream.
 pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, Fault> {
-    let Stream { epoch, top, first, ends, due, version, settled } =
-        decode("the record of a stream", bytes)?;
+    record_of(decode("the record of a stream", bytes)?)
+}
+
+fn record_of(stream: Stream) -> Result<StreamRecord, Fault> {
+    let Stream { epoch, top, first, ends, due, version, settled } = stream;
     let version = version.map(|version| Box::new((version.number, version.epoch.into())));
     Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, settled, ends, due, version })
 }
 
-/// The bytes of a publication. Channel and offset are part of its key, the epoch of the stream.
-pub fn write_publication(stored: &StoredPublication) -> Vec<u8> {
+/// The bytes of a publication, and of the record that it carries. Channel and offset are part of its
+/// key, the epoch of the stream.
+pub fn write_publication(stored: &StoredPublication, carried: Option<&StreamRecord>) -> Vec<u8> {
     let StoredPublication { publication, expires } = stored;
     let message = Stored {
         data: publication.data().to_vec(),
@@ -142,6 +160,7 @@ pub fn write_publication(stored: &StoredPublication) -> Vec<u8> {
         delta: publication.allows_delta(),
         expires: *expires,
         extra: publication.extra().map(write_extra),
+        carried: carried.map(stream_of),
     };
     message.encode_to_vec()
 }
@@ -170,7 +189,15 @@ fn write_extra(extra: &PublicationExtra) -> Extra {
 /// # Errors
 /// The bytes are no publication.
 pub fn read_expiry(bytes: &[u8]) -> Result<u64, Fault> {
-    Ok(decode::<Stored>("a publication", bytes)?.expires)
+    Ok(decode::<StoredHead>("a publication", bytes)?.expires)
+}
+
+/// The record that a publication carries.
+///
+/// # Errors
+/// The bytes are no publication, or the record is none.
+pub fn read_carried(bytes: &[u8]) -> Result<Option<StreamRecord>, Fault> {
+    decode::<StoredHead>("a publication", bytes)?.carried.map(record_of).transpose()
 }
 
 /// Reads a publication of a channel with this hash.
@@ -182,7 +209,7 @@ pub fn read_publication(
     position: Position,
     bytes: &[u8],
 ) -> Result<StoredPublication, Fault> {
-    let Stored { data, kind, delta, expires, extra } = decode("a publication", bytes)?;
+    let Stored { data, kind, delta, expires, extra, .. } = decode("a publication", bytes)?;
     let kind = match kind {
         0 => PublicationKind::Data,
         1 => PublicationKind::Binary,
@@ -283,7 +310,7 @@ pub(crate) mod tests {
             let of = NewPublication { channel: "a", hash: 9, extra: extra.clone(), ..draft() };
             let new = NewPublication { kind, data, position, ..of };
             let publication = Publication::new(new);
-            let bytes = write_publication(&StoredPublication { publication, expires: 77 });
+            let bytes = write_publication(&StoredPublication { publication, expires: 77 }, None);
             assert_eq!(read_expiry(&bytes).unwrap(), 77);
             let read = read_publication(("a", 9), at, &bytes).unwrap();
             let publication = read.publication;

@@ -591,7 +591,7 @@ pub(crate) mod tests {
         let disk = MemoryDisk::default();
         let orphan = publish("gone", 1, 1).change.publication.unwrap();
         let key = layout::publication_key("gone", 1);
-        disk.set(Table::Publications, &key, &records::write_publication(&orphan));
+        disk.set(Table::Publications, &key, &records::write_publication(&orphan, None));
         let fixture = Fixture::new(disk.clone());
         // Its history expired long ago.
         fixture.write(0, 1, 0);

@@ -15,6 +15,8 @@ pub struct SentWrite {
     pub(super) at: u32,
     /// The stream after the write.
     pub(super) after: Span,
+    /// Whether the publication carries the record of the stream.
+    pub(super) is_carried: bool,
     /// Memory charged for the write.
     pub(super) bytes: usize,
     pub(super) what: What,

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::model::storage::StoredKey;
+use crate::model::storage::{CARRIED_MAX, StoredKey};
 
 /// Maximum number of remains on disk that a write erases.
 pub const ERASED_MAX: u64 = 64;
@@ -75,6 +75,8 @@ pub struct StoredPart {
     pub correction: u64,
     /// Whether the store has a record of the stream.
     pub is_recorded: bool,
+    /// Top offset of the record that the table of streams has at least.
+    pub recorded: u64,
     /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
     pub due: u64,
     /// Whether the stream waits for upkeep.
@@ -107,6 +109,11 @@ impl StoredPart {
     pub fn end_correction(&mut self) {
         (self.is_uncertain, self.remains, self.correction) = (false, 0, 0);
         self.failed_keys = Vec::new();
+    }
+
+    /// Whether a publication at this offset can carry the record of the stream.
+    pub fn can_carry(&self, top: u64) -> bool {
+        self.is_recorded && !self.is_uncertain && top <= self.recorded + CARRIED_MAX
     }
 
     /// Whether more remains are on disk than the next publication erases.

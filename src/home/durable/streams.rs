@@ -21,7 +21,7 @@ impl Stream {
 
     /// The stream that the store has, without publications in memory.
     pub fn of_record(loaded: &LoadedStream, times: Times, meta_ttl: u64) -> Stream {
-        let LoadedStream { record, epoch, oldest, alive, .. } = loaded;
+        let LoadedStream { record, recorded, epoch, oldest, alive, .. } = loaded;
         let is_recorded = record.is_some();
         let (top, ends, version) = match record {
             Some(record) => (record.top, record.ends, record.version.clone()),
@@ -36,6 +36,7 @@ impl Stream {
             sent: Span { top, first, oldest },
             is_uncertain: record.as_ref().is_some_and(|record| record.first != first),
             is_recorded,
+            recorded: *recorded,
             due: times.moment_of(due),
             ..StoredPart::default()
         };

@@ -20,8 +20,8 @@ use crate::model::names::Names;
 use crate::model::publication::{Publication, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::storage::{
-    LoadedStream, StoreAnswer, StoreDue, StoreFound, StoreQuery, StoreRead, StoreRefusal,
-    StoreWrite, StoreWritten, StoredKey, StoredPublication, StreamRecord,
+    CARRIED_MAX, LoadedStream, StoreAnswer, StoreDue, StoreFound, StoreQuery, StoreRead,
+    StoreRefusal, StoreWrite, StoreWritten, StoredKey, StoredPublication, StreamRecord,
 };
 use crate::wire::protocol::{Epoch, Error, Position};
 
@@ -33,6 +33,8 @@ const RETENTION: Retention = Retention { size: 5, ttl: 10_000, meta_ttl: 60_000,
 #[derive(Default)]
 struct StoredStream {
     record: Option<StreamRecord>,
+    /// Top offset of the record in the table of streams.
+    recorded: u64,
     publications: BTreeMap<u64, StoredPublication>,
     keys: Vec<StoredKey>,
 }
@@ -166,6 +168,9 @@ impl Node {
             if let (Some(record), Some(publication)) = (&change.record, change.publication) {
                 stream.publications.insert(record.top, publication);
             }
+            if !change.is_carried {
+                stream.recorded = change.record.as_ref().map_or(0, |record| record.top);
+            }
             stream.record = change.record;
         }
         Message::StoreWritten(StoreWritten { through, term, kept: works, touched: !works })
@@ -188,6 +193,7 @@ impl Node {
                 StoreFound::Stream(LoadedStream {
                     epoch: record.as_ref().map_or(self.epoch, |record| record.epoch),
                     record,
+                    recorded: stream.recorded,
                     has_ended,
                     oldest: stream.publications.keys().next().copied(),
                     alive: live.clone().next().map(|(offset, one)| (*offset, one.expires)),
@@ -618,4 +624,30 @@ fn a_turn_commits_a_bounded_number_of_writes() {
     assert_eq!(node.home.durable.unanswered(), 0, "upkeep ends");
     let count = node.disk["a"].publications.len() as u64;
     assert!((5..5 + super::stored::ERASED_MAX).contains(&count), "{count}");
+}
+
+#[test]
+fn publications_carry_the_record_for_a_while_and_not_after_a_failure() {
+    let mut node = Node::new();
+    node.pass(0);
+    let mut recorded = Vec::new();
+    for nth in 1..=CARRIED_MAX + 2 {
+        node.publish("x", "", nth);
+        node.store(true);
+        recorded.push(node.disk["a"].recorded);
+    }
+    let last = CARRIED_MAX as usize + 1;
+    assert!(recorded[..last].iter().all(|top| *top == 1), "{recorded:?}");
+    assert_eq!(recorded[last], CARRIED_MAX + 2);
+    node.restart();
+    node.publish("x", "", 100);
+    node.store(true);
+    assert_eq!(node.disk["a"].recorded, CARRIED_MAX + 2, "the load tells which one it has");
+    node.publish("fails", "", 101);
+    node.fail_on_disk();
+    node.pass(0);
+    node.sent();
+    node.publish("x", "", 102);
+    node.store(true);
+    assert_eq!(node.disk["a"].recorded, CARRIED_MAX + 4);
 }

@@ -84,6 +84,7 @@ impl Home {
         let epoch = stream.epoch();
         let stored = stream.stored_mut()?;
         let top = stored.sent.top + 1;
+        let is_carried = stored.can_carry(top);
         let size = retention.size as u64;
         let first = stored.sent.first.max(stored.first).max((top + 1).saturating_sub(size));
         // Only what is no longer part of the committed history is erased.
@@ -108,6 +109,7 @@ impl Home {
         let change = StreamChange {
             record: Some(record),
             publication: Some(StoredPublication { publication, expires }),
+            is_carried,
             erased: [old, beyond],
             key: prepared.stored_key(times.unix),
             erased_keys,
@@ -130,8 +132,9 @@ impl Home {
         self.pin(at);
         self.durable.serial += 1;
         let Durable { serial, term, shard, times, .. } = self.durable;
-        let unix = times.unix;
-        self.durable.writes.push_back(SentWrite { serial, unix, at, after, bytes, what });
+        let (unix, is_carried) = (times.unix, change.is_carried);
+        let sent = SentWrite { serial, unix, at, after, is_carried, bytes, what };
+        self.durable.writes.push_back(sent);
         let write = StoreWrite { shard, serial, term, channel, change };
         post.send(store, Message::StoreWrite(Box::new(write)));
         if planted(PlantedFault::CommittedBeforeStored) {
@@ -189,6 +192,7 @@ impl Home {
         let change = StreamChange {
             record: (!matches!(what, What::End)).then_some(record),
             publication: None,
+            is_carried: false,
             erased: [old, beyond],
             key: None,
             erased_keys,
@@ -203,6 +207,7 @@ impl Home {
             let change = StreamChange {
                 record: None,
                 publication: None,
+                is_carried: false,
                 erased: [0..0, 0..0],
                 key: None,
                 erased_keys: Vec::new(),
@@ -260,8 +265,8 @@ impl Home {
         post: &mut impl Post,
         write: SentWrite,
     ) -> Result<(), Box<SentWrite>> {
-        let SentWrite { serial, unix, at, after, bytes, what } = write;
-        let full = |what| Box::new(SentWrite { serial, unix, at, after, bytes, what });
+        let SentWrite { serial, unix, at, after, is_carried, bytes, what } = write;
+        let full = |what| Box::new(SentWrite { serial, unix, at, after, is_carried, bytes, what });
         let (mut versioned, is_recorded) = (false, !matches!(what, What::End));
         match what {
             What::Publication(prepared) => {
@@ -283,6 +288,9 @@ impl Home {
             }
         }
         self.note_stored((at, serial), after, (versioned, is_recorded));
+        if !is_carried {
+            self.note_recorded(at, after.top);
+        }
         self.want_upkeep(at);
         self.channels.remove_if_unused(at);
         Ok(())
@@ -329,6 +337,15 @@ impl Home {
             stored.due = ends;
         } else if has_all {
             stored.due = due.unwrap_or(ends);
+        }
+    }
+
+    /// Notes that the table of streams has a record with this top.
+    fn note_recorded(&mut self, at: u32, top: u64) {
+        if let Some(stream) = self.channels.stream_of(at)
+            && let Some(stored) = self.channels.streams.get_mut(stream).stored_mut()
+        {
+            stored.recorded = top;
         }
     }
 

@@ -173,7 +173,7 @@ impl Publication {
     /// The record of a publication of the stream with this number.
     pub fn new(stream: u64, stored: &StoredPublication) -> Self {
         let offset = stored.publication.offset().unwrap_or(0);
-        Publication { stream, offset, publication: records::write_publication(stored) }
+        Publication { stream, offset, publication: records::write_publication(stored, None) }
     }
 
     /// The publication of this stream.

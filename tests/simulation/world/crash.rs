@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drumline::home::idempotency_keys::HOLD_TIME;
-use drumline::store::disk::Table;
+use drumline::store::disk::{Fault as DiskFault, Table};
 use drumline::store::layout::{split_channel, split_publication_key};
-use drumline::store::records::{read_key, read_stream};
+use drumline::store::reading::record;
+use drumline::store::records::read_key;
 
 use super::World;
 use super::node::{Node, Start};
@@ -165,9 +166,12 @@ impl World {
             let (channel, offset) = split_publication_key(key).ok_or("a key of no publication")?;
             offsets.entry(channel.to_owned()).or_default().push(offset);
         }
-        for (key, value) in store.disk.table(Table::Streams) {
+        let told = |fault: DiskFault| fault.to_string();
+        let view = store.disk.view().map_err(told)?;
+        for (key, _) in store.disk.table(Table::Streams) {
             let (channel, _) = split_channel(key).ok_or("a key of no stream")?;
-            let record = read_stream(value).map_err(|fault| fault.to_string())?;
+            let record =
+                record(&view, channel).map_err(told)?.ok_or("a stream without a record")?;
             let offsets = offsets.get(channel).map_or(&[][..], |offsets| &offsets[..]);
             let history = record.first..record.top + 1;
             let found = offsets.iter().filter(|offset| history.contains(offset)).count();
