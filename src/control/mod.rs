@@ -11,9 +11,11 @@ mod backend;
 mod certificates;
 mod health;
 pub mod http;
+pub mod kept;
 mod metrics;
 mod pages;
 pub mod reload;
+pub mod revocation_log;
 mod shutdown;
 pub mod signals;
 pub mod snapshot;
@@ -40,6 +42,7 @@ use self::backend::proxies::Proxies;
 use self::backend::targets::Backend;
 use self::http::connections::{HttpConnections, HttpOptions};
 use self::http::return_to_shard::{PushAdmission, with_push_routes};
+use self::kept::Kept;
 use self::metrics::Source;
 use self::metrics::api_calls::ApiCalls;
 use self::reload::reloader::{Load, Parts, Reloader, Shards};
@@ -82,6 +85,7 @@ pub struct Control {
     /// Metrics of the store, if there is one.
     store: Option<Arc<StoreMetrics>>,
     snapshot: SnapshotPlan,
+    kept: Kept,
     /// Refuse requests of other machines.
     local: bool,
     shards: Shards,
@@ -134,6 +138,7 @@ impl Control {
             traces,
             store,
             snapshot: SnapshotPlan::default(),
+            kept: Kept::default(),
             local,
             shards,
             reload,
@@ -170,6 +175,12 @@ impl Control {
         self
     }
 
+    /// Adds the revocations and hook events on disk.
+    pub fn with_kept(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// Adds the exporter of traces.
     pub fn with_traces(mut self, traces: Option<TraceOptions>) -> Self {
         self.traces = traces;
@@ -186,21 +197,28 @@ impl Control {
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
-        let snapshot = self.snapshot;
+        let (snapshot, kept) = (self.snapshot, self.kept);
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
         let client = client(tls.clients.default.clone(), "");
-        let node = Arc::new(api::NodeState::new(&link, api::METHODS));
+        let Kept { revocation_log, revocations, hooks: kept_hooks, counters: kept } = kept;
+        let node = api::NodeState::new(&link, api::METHODS).with_revocations(
+            revocations,
+            revocation_log,
+            kept.clone(),
+        );
+        let node = Arc::new(node);
         let running = Arc::new(Current::new(config.clone()));
         let traces = Traces::start(traces, &client);
         let backend = Backend::new(&config, &client, &tls.clients)
             .with_tracer(traces.tracer(config.traces_backend()));
         let backend = Arc::new(Current::new(backend));
         let proxies = Proxies::new(link.clone(), backend.clone());
-        let hooks = Arc::new(Hooks::start(&config, backend.clone()));
+        let hooks = Arc::new(Hooks::start(&config, backend.clone(), kept_hooks));
         let options = Arc::new(Current::new(destination_options(&config, &link, &node)));
         let feeds = feeds.start(&Destination { link: link.clone(), options: options.clone() });
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
+        sources.push(Box::new(move |names| names.families(&kept.metrics())));
         sources.extend(traces.source());
         sources.extend(self.store.map(metrics::store::source));
         let inner = inner_router(&config, &link, sources)
