@@ -90,7 +90,7 @@ fn hook_events_that_were_not_delivered_are_delivered_after_kill_9_and_after_a_cl
     let backend = Backend::start();
     let endpoint = format!("--client.hook.disconnect.endpoint={}", backend.url("hook"));
     let flags = ["--client.hook.disconnect.enabled", &endpoint, "--shutdown.timeout", "2s"];
-    let more = ["--client.insecure", "--store.snapshot_timeout", "1s"];
+    let more = ["--store.snapshot_timeout", "1s"];
     let flags = [&flags[..], &more].concat();
     let delivered = |server: &Server, number| {
         server.wait_metric("drumline_hooks_delivered_total", |found| found == number);
