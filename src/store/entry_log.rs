@@ -159,11 +159,10 @@ impl EntryLog {
         };
         self.end = at as u64;
         if let Some(damage) = damage {
-            let path = self.path.display();
+            let (path, copy) = (self.path.display(), self.copy_aside());
             tracing::warn!(
                 target: "store",
-                "{path} is damaged at byte {at}: {damage}; the entries before it are used{}",
-                self.copy_aside()
+                "{path} is damaged at byte {at}: {damage}; the entries before it are used{copy}"
             );
         }
         if at < bytes.len() {
