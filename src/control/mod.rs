@@ -37,6 +37,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::acme::Acme;
 use self::backend::client::client;
+use self::backend::hook_log::{HookLog, RestoredEvent};
 use self::backend::hooks::Hooks;
 use self::backend::proxies::Proxies;
 use self::backend::targets::Backend;
@@ -197,16 +198,10 @@ impl Control {
     pub async fn run(self, mut signals: Signals) -> io::Result<()> {
         let (stop, stopped) = watch::channel(());
         let Control { config, link, admission, internal, feeds, tls, acme, local, .. } = self;
-        let (snapshot, kept) = (self.snapshot, self.kept);
+        let snapshot = self.snapshot;
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
         let client = client(tls.clients.default.clone(), "");
-        let Kept { revocation_log, revocations, hooks: kept_hooks, counters: kept } = kept;
-        let node = api::NodeState::new(&link, api::METHODS).with_revocations(
-            revocations,
-            revocation_log,
-            kept.clone(),
-        );
-        let node = Arc::new(node);
+        let (node, kept_hooks, kept) = node_state(&link, self.kept);
         let running = Arc::new(Current::new(config.clone()));
         let traces = Traces::start(traces, &client);
         let backend = Backend::new(&config, &client, &tls.clients)
@@ -218,8 +213,7 @@ impl Control {
         let feeds = feeds.start(&Destination { link: link.clone(), options: options.clone() });
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
-        sources.push(Box::new(move |names| names.families(&kept.metrics())));
-        sources.extend(traces.source());
+        sources.extend(traces.source().into_iter().chain([kept]));
         sources.extend(self.store.map(metrics::store::source));
         let inner = inner_router(&config, &link, sources)
             .merge(health::router(&config.health, &link, &vitals))
@@ -271,6 +265,19 @@ impl Control {
         dispatcher.abort();
         Ok(())
     }
+}
+
+/// The log of hook events, and those that are not delivered.
+type KeptHooks = Option<(HookLog, Vec<RestoredEvent>)>;
+
+/// The state of the API, with the revocations on disk. Returns also the hook events on disk, and
+/// the metrics of both.
+fn node_state(link: &Link, kept: Kept) -> (Arc<api::NodeState>, KeptHooks, Source) {
+    let Kept { revocation_log, revocations, hooks, counters } = kept;
+    let node = api::NodeState::new(link, api::METHODS);
+    let node = node.with_revocations(revocations, revocation_log, counters.clone());
+    let metrics: Source = Box::new(move |names| names.families(&counters.metrics()));
+    (Arc::new(node), hooks, metrics)
 }
 
 /// Ends the HTTP connections after their last answers.
