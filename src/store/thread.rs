@@ -1,8 +1,10 @@
-//! The threads of the store: one serves the bus, one commits, and two read.
+//! The threads of the store: one serves the bus and commits, one serves the bus meanwhile, and two
+//! read.
 //!
-//! Owns the threads and their wake-ups. Never decides: the state does. The invariants: the thread
-//! of the bus never waits for the disk; at most one batch is being committed; a thread that waits
-//! is woken by whoever makes its work.
+//! Owns the threads and their wake-ups. Never decides: the state does. The invariants: the bus is
+//! served while the disk is slow; at most one batch is being committed; a thread that waits is
+//! woken by whoever makes its work. While a batch is being committed, the shards wake no thread:
+//! what they send is found when the batch is on disk, or after a nap of the thread that relieves.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,8 +32,12 @@ const READERS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time without a write after which the thread that commits does other work.
 const IDLE_TIME: Duration = Duration::from_millis(200);
-/// Pause between two steps of the housekeeping.
+/// Nap of the thread that serves the bus while the other one is busy.
+const NAP: Duration = Duration::from_millis(1);
+/// Pause between two steps of the housekeeping, at least; and in steps, so that it takes a small
+/// part of a processor.
 const STEP_PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_STEPS: u32 = 50;
 /// Pause when a walk over all streams has come to its end.
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
 /// Shortest wait of a reader, while the other one makes a step.
@@ -46,8 +52,8 @@ struct Shared<D> {
     metrics: Arc<StoreMetrics>,
     bus: Arc<Bus>,
     desk: Mutex<Desk>,
-    /// Wakes the thread that commits.
-    commits: Condvar,
+    /// Wakes the thread that serves the bus in place of the one that commits.
+    reliefs: Condvar,
     /// Wakes the threads that read.
     reads: Condvar,
 }
@@ -61,6 +67,8 @@ struct Desk {
     /// When the next step is made.
     next_step: Instant,
     is_stopping: bool,
+    /// Whether the thread that commits waits for messages and serves the bus.
+    is_waiting: bool,
     /// Whether the thread that commits has ended.
     is_finished: bool,
 }
@@ -93,11 +101,8 @@ impl<D: Disk> Shared<D> {
     /// Wakes the threads that have work, and then the shards that got messages or room.
     fn leave(&self, mut desk: MutexGuard<'_, Desk>, wakes: &mut BusPort) {
         wakes.add_wakes(desk.port.take_wakes());
-        let (commits, reads) = (desk.state.has_batch(), desk.state.has_read());
+        let reads = desk.state.has_read();
         drop(desk);
-        if commits {
-            self.commits.notify_one();
-        }
         if reads {
             self.reads.notify_all();
         }
@@ -109,26 +114,31 @@ impl<D: Disk> Shared<D> {
         self.bus.port(self.bus.store())
     }
 
-    /// Wakes the thread of the bus.
+    /// Wakes the thread that waits for messages.
     fn ring(&self) {
         if let Some(doorbell) = self.bus.consumer(self.bus.store()).doorbell() {
             sys::ring_doorbell(doorbell);
         }
     }
 
-    /// Serves the bus until the store has stopped.
-    fn run_bus(&self) {
-        let consumer = self.bus.consumer(self.bus.store());
+    /// Serves the bus now and then while the thread that commits is busy, until the store has
+    /// stopped.
+    fn relieve(&self) {
         let mut wakes = self.wakes();
         loop {
-            consumer.take_news();
             let mut desk = self.desk();
             if desk.is_finished {
                 return;
             }
-            desk.serve();
-            self.leave(desk, &mut wakes);
-            sleep(&consumer);
+            if desk.is_waiting {
+                let waits = |desk: &mut Desk| desk.is_waiting && !desk.is_finished;
+                let waited = self.reliefs.wait_timeout_while(desk, PATIENCE, waits);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            } else {
+                desk.serve();
+                self.leave(desk, &mut wakes);
+                std::thread::sleep(NAP);
+            }
         }
     }
 
@@ -171,6 +181,7 @@ impl<D: Disk> Shared<D> {
 
     /// Makes a step of the housekeeping.
     fn keep_house(&self, mut housekeeper: Housekeeper, wakes: &mut BusPort) {
+        let began = Instant::now();
         let found = self.disk.view().and_then(|view| housekeeper.step(&view, sys::unix_millis()));
         let mut desk = self.desk();
         let is_round = found.as_ref().map_or(true, |findings| findings.is_round);
@@ -189,16 +200,17 @@ impl<D: Disk> Shared<D> {
             }
         }
         desk.housekeeper = Some(housekeeper);
-        desk.next_step = Instant::now() + if is_round { ROUND_PAUSE } else { STEP_PAUSE };
+        let pause = if is_round { ROUND_PAUSE } else { STEP_PAUSE };
+        desk.next_step = Instant::now() + pause.max(began.elapsed() * PAUSE_STEPS);
         self.leave(desk, wakes);
     }
 }
 
-/// Waits for news of the bus.
-fn sleep(consumer: &ConsumerHandle) {
+/// Waits for news of the bus, at most for this time.
+fn sleep(consumer: &ConsumerHandle, time: Duration) {
     if consumer.prepare_to_sleep() {
         if let Some(doorbell) = consumer.doorbell() {
-            sys::wait_for_doorbell(doorbell, PATIENCE);
+            sys::wait_for_doorbell(doorbell, time);
             sys::silence_doorbell(doorbell);
         }
         consumer.wake_up();
@@ -234,11 +246,27 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Waits for a batch or the stop. Returns whether there is one.
-    fn wait(&self, time: Duration) -> bool {
-        let is_idle = |desk: &mut Desk| !desk.state.has_batch() && !desk.is_stopping;
-        let waited = self.shared.commits.wait_timeout_while(self.shared.desk(), time, is_idle);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    /// Serves the bus until there is a batch, the store stops, or this time is over. Returns whether
+    /// there is a batch or a stop.
+    fn wait(&mut self, time: Duration) -> bool {
+        let began = Instant::now();
+        let shared = self.shared.clone();
+        let consumer = shared.bus.consumer(shared.bus.store());
+        loop {
+            consumer.take_news();
+            let mut desk = shared.desk();
+            desk.serve();
+            let is_due = desk.state.has_batch() || desk.is_stopping;
+            let left = time.saturating_sub(began.elapsed());
+            desk.is_waiting = !is_due && !left.is_zero();
+            let is_waiting = desk.is_waiting;
+            shared.leave(desk, &mut self.wakes);
+            if !is_waiting {
+                shared.reliefs.notify_one();
+                return is_due;
+            }
+            sleep(&consumer, left.min(PATIENCE));
+        }
     }
 
     fn commit(&mut self, work: &Work) {
@@ -351,7 +379,7 @@ impl<D: Disk> Committer<D> {
         }
         self.shared.desk().is_finished = true;
         self.shared.reads.notify_all();
-        self.shared.ring();
+        self.shared.reliefs.notify_one();
     }
 }
 
@@ -408,23 +436,24 @@ pub fn start<D: Disk>(
         housekeeper: Some(Housekeeper::default()),
         next_step: Instant::now(),
         is_stopping: false,
+        is_waiting: false,
         is_finished: false,
     });
-    let (commits, reads) = (Condvar::new(), Condvar::new());
-    let shared = Arc::new(Shared { disk, names, metrics, bus, desk, commits, reads });
+    let (reliefs, reads) = (Condvar::new(), Condvar::new());
+    let shared = Arc::new(Shared { disk, names, metrics, bus, desk, reliefs, reads });
     let wakes = shared.wakes();
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let committer = Committer { shared: shared.clone(), wakes, backoff, generation, fault: None };
     let mut threads = vec![spawn("store-commit", move || committer.run())?];
-    let bus_end = shared.clone();
-    threads.push(spawn("store", move || bus_end.run_bus())?);
+    let relief = shared.clone();
+    threads.push(spawn("store", move || relief.relieve())?);
     for _ in 0..READERS {
         let reader = shared.clone();
         threads.push(spawn("store-read", move || reader.run_reader())?);
     }
     let stop = Box::new(move || {
         shared.desk().is_stopping = true;
-        shared.commits.notify_one();
+        shared.ring();
     });
     Ok(StoreThread { stop, threads, service: None })
 }
