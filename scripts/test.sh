@@ -65,6 +65,7 @@ unit        900                            | unit tests of the server, the harne
 loom        900                            | wake-ups of the bus in every interleaving of threads
 simulation  1500                           | seeded simulation of whole nodes; finds every planted fault
 wire        900    release curl            | the server over its sockets, byte for byte
+disk        300    mkfs.ext4               | durable channels while small disks fill up or become read-only; as root
 acme        300    release go pebble       | certificates from pebble, Let's Encrypt's server for tests
 tune        300    ip                      | scripts/tune.sh in a network namespace
 monitoring  120    release npm openssl prometheus | alerts and dashboard of packaging/, with Prometheus and promtool
@@ -140,6 +141,15 @@ step_simulation() {
 
 # Cargo runs one test program after the other.
 step_wire() { cargo test "${TESTS[@]}" --no-fail-fast --test wire --test hostile --test leaks; }
+
+# Mounts small file systems in a mount namespace of its own.
+step_disk() {
+    if ((EUID != 0)); then
+        echo "the step mounts file systems: run scripts/test.sh disk as root"
+        return 1
+    fi
+    cargo test "${TESTS[@]}" --test wire -- --ignored disk_
+}
 
 step_acme() {
     PEBBLE=$TARGET/tools/pebble cargo test "${TESTS[@]}" --test wire -- --ignored certificates_are_issued
@@ -343,6 +353,7 @@ need_redis() { need_command redis-server redis-server; }
 need_prometheus() { need_command prometheus prometheus; }
 need_openssl() { need_command openssl openssl; }
 need_testssl() { if [[ $SIZE == full ]]; then need_command testssl testssl.sh; fi; }
+need_mkfs.ext4() { need_command mkfs.ext4 e2fsprogs; }
 need_curl() { need_command curl curl; }
 need_clang() { need_command clang clang; }
 need_pebble() {

@@ -316,6 +316,7 @@ impl Config {
         let personal = &client.subscribe_to_user_personal_channel;
         let namespaces = self.namespaces();
         hub::HubSettings {
+            revocations: Arc::default(),
             rules: self.rules(),
             namespaces: namespaces.clone(),
             tokens: self.tokens(),

@@ -11,9 +11,11 @@ mod backend;
 mod certificates;
 mod health;
 pub mod http;
+pub mod kept;
 mod metrics;
 mod pages;
 pub mod reload;
+pub mod revocation_log;
 mod shutdown;
 pub mod signals;
 pub mod snapshot;
@@ -35,11 +37,13 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use self::acme::Acme;
 use self::backend::client::client;
+use self::backend::hook_log::{HookLog, RestoredEvent};
 use self::backend::hooks::Hooks;
 use self::backend::proxies::Proxies;
 use self::backend::targets::Backend;
 use self::http::connections::{HttpConnections, HttpOptions};
 use self::http::return_to_shard::{PushAdmission, with_push_routes};
+use self::kept::Kept;
 use self::metrics::Source;
 use self::metrics::api_calls::ApiCalls;
 use self::reload::reloader::{Load, Parts, Reloader, Shards};
@@ -82,6 +86,7 @@ pub struct Control {
     /// Metrics of the store, if there is one.
     store: Option<Arc<StoreMetrics>>,
     snapshot: SnapshotPlan,
+    kept: Kept,
     /// Refuse requests of other machines.
     local: bool,
     shards: Shards,
@@ -134,6 +139,7 @@ impl Control {
             traces,
             store,
             snapshot: SnapshotPlan::default(),
+            kept: Kept::default(),
             local,
             shards,
             reload,
@@ -170,6 +176,12 @@ impl Control {
         self
     }
 
+    /// Adds the revocations and hook events on disk.
+    pub fn with_kept(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// Adds the exporter of traces.
     pub fn with_traces(mut self, traces: Option<TraceOptions>) -> Self {
         self.traces = traces;
@@ -189,19 +201,19 @@ impl Control {
         let snapshot = self.snapshot;
         let (shards, reload, traces, vitals) = (self.shards, self.reload, self.traces, self.vitals);
         let client = client(tls.clients.default.clone(), "");
-        let node = Arc::new(api::NodeState::new(&link, api::METHODS));
+        let (node, kept_hooks, kept) = node_state(&link, self.kept);
         let running = Arc::new(Current::new(config.clone()));
         let traces = Traces::start(traces, &client);
         let backend = Backend::new(&config, &client, &tls.clients)
             .with_tracer(traces.tracer(config.traces_backend()));
         let backend = Arc::new(Current::new(backend));
         let proxies = Proxies::new(link.clone(), backend.clone());
-        let hooks = Arc::new(Hooks::start(&config, backend.clone()));
+        let hooks = Arc::new(Hooks::start(&config, backend.clone(), kept_hooks));
         let options = Arc::new(Current::new(destination_options(&config, &link, &node)));
         let feeds = feeds.start(&Destination { link: link.clone(), options: options.clone() });
         let mut sources = metric_sources(&link, &proxies, &hooks, node.calls(), feeds.states());
         sources.extend(serve_certificates(&config, &tls, acme, &stopped)?);
-        sources.extend(traces.source());
+        sources.extend(traces.source().into_iter().chain([kept]));
         sources.extend(self.store.map(metrics::store::source));
         let inner = inner_router(&config, &link, sources)
             .merge(health::router(&config.health, &link, &vitals))
@@ -253,6 +265,19 @@ impl Control {
         dispatcher.abort();
         Ok(())
     }
+}
+
+/// The log of hook events, and those that are not delivered.
+type KeptHooks = Option<(HookLog, Vec<RestoredEvent>)>;
+
+/// The state of the API, with the revocations on disk. Returns also the hook events on disk, and
+/// the metrics of both.
+fn node_state(link: &Link, kept: Kept) -> (Arc<api::NodeState>, KeptHooks, Source) {
+    let Kept { revocation_log, revocations, hooks, counters } = kept;
+    let node = api::NodeState::new(link, api::METHODS);
+    let node = node.with_revocations(revocations, revocation_log, counters.clone());
+    let metrics: Source = Box::new(move |names| names.families(&counters.metrics()));
+    (Arc::new(node), hooks, metrics)
 }
 
 /// Ends the HTTP connections after their last answers.

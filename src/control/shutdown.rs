@@ -53,11 +53,16 @@ impl Node<'_> {
         let undelivered = self.hooks.wait_until_delivered(self.link, served).await;
         if undelivered > 0 {
             let cause = format!("{undelivered} hook events were not delivered before the timeout");
-            tracing::warn!(target: "hooks", "{cause}; raise shutdown.timeout");
+            let cure = match self.hooks.has_log() {
+                true => "the next start delivers those that are in store.path",
+                false => "raise shutdown.timeout",
+            };
+            tracing::warn!(target: "hooks", "{cause}; {cure}");
         }
         notify::status("Writing the snapshot");
         self.snapshot.write(self.link, &config.store, end).await;
         self.stop_shards(end).await;
+        self.hooks.finish().await;
     }
 
     /// Serves for `shutdown.delay`, so that load balancers see that the node is not ready.

@@ -15,6 +15,7 @@ use crate::model::auth::{ApiKey, Rules};
 use crate::model::backend::Upstreams;
 use crate::model::entrance::Entrance;
 use crate::model::namespaces::Namespaces;
+use crate::model::revocation::Revocations;
 use crate::model::token::Verifier;
 use crate::wire::client_address::TrustedNetworks;
 use crate::wire::deflate::Compression;
@@ -23,6 +24,8 @@ use crate::wire::http::{HeadLimits, Routes, Transport};
 /// Settings of a shard.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
+    /// Revoked tokens at the start. A reload does not change the list.
+    pub revocations: Arc<Revocations>,
     /// Rules for connections.
     pub rules: Rules,
     /// Options of channels by namespace.
@@ -121,6 +124,7 @@ impl Default for HubSettings {
     /// Serves no path and has no key. Times and sizes are close to the default configuration.
     fn default() -> Self {
         HubSettings {
+            revocations: Arc::default(),
             homes: home::HomeSettings {
                 recovery_limit: 300,
                 answer_bytes: 1 << 20,

@@ -220,7 +220,7 @@ impl Hub {
             ping_plans: PingPlans::new(settings.ping_times()),
             leaves: VecDeque::new(),
             stale_members: VecDeque::new(),
-            revocations: Arc::default(),
+            revocations: settings.revocations.clone(),
             revoked_walk: SlotWalk::default(),
             outgoing: VecDeque::new(),
             locals: LocalChannels::new(settings.compression, settings.uni_compression),

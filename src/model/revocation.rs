@@ -58,6 +58,18 @@ pub struct Revocation {
     pub until: u64,
 }
 
+impl Revocation {
+    /// One revocation that revokes what this one and `new` revoke.
+    #[must_use]
+    pub fn merged(self, new: Revocation) -> Revocation {
+        Revocation {
+            issued_before: self.issued_before.max(new.issued_before),
+            until: self.until.max(new.until),
+            ..new
+        }
+    }
+}
+
 /// A list of revocations.
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
@@ -102,11 +114,8 @@ impl Revocations {
             }
         }
         let before = next.buckets[at].iter().find(|entry| entry.subject == new.subject);
-        let merged = before.filter(|before| before.until > now).map_or(new, |before| Revocation {
-            issued_before: before.issued_before.max(new.issued_before),
-            until: before.until.max(new.until),
-            ..new
-        });
+        let merged =
+            before.filter(|before| before.until > now).map_or(new, |before| before.merged(new));
         // Ended entries stay until their room is needed, because the clock may have been ahead.
         next.rebuild(at, |entry| entry.subject != new.subject, Some(merged));
         Some(next)

@@ -19,12 +19,14 @@ use crate::config::{Access, Config, HttpServer, Loaded};
 use crate::control::Control;
 use crate::control::acme::Acme;
 use crate::control::http::descriptor_shares;
+use crate::control::kept::Kept;
 use crate::control::reload::reloader::Load;
 use crate::control::signals::Signals;
 use crate::control::traces::TraceOptions;
 use crate::engine::node::{Node, NodeSettings};
 use crate::feeds::start::PreparedFeeds;
 use crate::model::message::RANKS;
+use crate::model::names::Names;
 use crate::process::banner::{Banner, Port, ShownKey, banner};
 use crate::process::pid_file::PidFile;
 use crate::process::preflight::{self, Report, Requirements};
@@ -74,6 +76,8 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let slots = slots(&report);
     notify::starting("reading the snapshot");
     let restart = Restart::read(&config, slots.len())?;
+    let kept = Kept::open(&config, &Names::new(restart.secrets().names, slots.len() as u8));
+    settings.revocations = kept.revocations.clone();
     let plan = NodeSettings {
         listeners,
         listener: config.listener_options(),
@@ -101,6 +105,7 @@ pub fn serve(load: Load) -> Result<(), Failure> {
         .with_acme(acme)
         .with_traces(traces)
         .with_store(store_metrics)
+        .with_kept(kept)
         .with_reload(load, loaded);
     let (homes, snapshot) = restart.take();
     node.open(homes);

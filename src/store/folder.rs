@@ -32,6 +32,10 @@ const DATA: &str = "data";
 const NEW_DATA: &str = "data.new";
 /// Name of a snapshot, and begin of the names of its other files.
 pub const SNAPSHOT: &str = "snapshot";
+/// Revocations that have not ended.
+pub const REVOCATIONS: &str = "revocations.log";
+/// Hook events that are not delivered.
+pub const HOOK_EVENTS: &str = "hook_events.log";
 /// Folder that file systems have at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -107,8 +111,12 @@ impl Folder {
             let is_own = [LOST_AND_FOUND, LOCK_FILE, SOCKET, FORMAT_NEW, NEW_DATA]
                 .iter()
                 .any(|known| name == *known);
-            // A snapshot can be there without a store, if the disk was full at the first start.
-            if !is_own && !name.as_encoded_bytes().starts_with(SNAPSHOT.as_bytes()) {
+            // A snapshot and logs can be there without a store, if the disk was full at the first
+            // start. Their other files have names that begin like these.
+            let begins = [SNAPSHOT, "revocations.", "hook_events."];
+            let is_own = is_own
+                || begins.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes()));
+            if !is_own {
                 return Err(Failure::new(
                     format!(
                         "{} has no file {FORMAT_FILE}, but has {}",

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod disk;
+pub mod entry_log;
 pub mod fjall_disk;
 mod fjall_log;
 pub mod folder;

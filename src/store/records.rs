@@ -150,8 +150,8 @@ fn record_of(stream: Stream) -> Result<StreamRecord, Fault> {
     Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, settled, ends, due, version })
 }
 
-/// The bytes of a publication, and of the record that it carries. Channel and offset are part of its
-/// key, the epoch of the stream.
+/// The bytes of a publication, and of the record that it carries. Channel and offset are part of
+/// its key, the epoch of the stream.
 pub fn write_publication(stored: &StoredPublication, carried: Option<&StreamRecord>) -> Vec<u8> {
     let StoredPublication { publication, expires } = stored;
     let message = Stored {

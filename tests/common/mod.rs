@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod certificates;
 mod client;
+pub mod disks;
 mod http;
 pub mod pebble;
 mod server;

@@ -160,6 +160,18 @@ impl Server {
         server.listening().expect("the server starts")
     }
 
+    /// Like [`Server::on_one_port`], with more variables.
+    pub fn with_variables(flags: &[&str], variables: &[(&str, String)]) -> Server {
+        let mut all = Server::small(flags);
+        all.extend(["--http_api.key", API_KEY]);
+        let port = free_port();
+        let variables = variables.iter().map(|(name, value)| (name, value));
+        let server = Server::launch_by(command(), &all, (port, port), |command| {
+            command.envs(variables);
+        });
+        server.listening().expect("the server starts")
+    }
+
     fn try_spawn(flags: &[&str], port: u16, internal: u16) -> Result<Server, ExitStatus> {
         Server::launch_on(flags, port, internal, |_| {}).listening()
     }

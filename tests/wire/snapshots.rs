@@ -2,16 +2,16 @@
 //! idempotency keys, and the cases in which there is no snapshot.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::common::disks::{SmallDisk, fill, names};
 use crate::common::{Client, Server, api_request, wait_for};
 
 /// A folder with a store and a log.
@@ -311,74 +311,9 @@ fn a_small_bound_keeps_positions_and_the_log_counts_the_rest() {
     }
 }
 
-/// A file system of 96 MB in memory, which only the servers of a test see as mounted.
-struct SmallDisk {
-    /// Keeps the mount.
-    holder: Child,
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// `None`: mounting is not permitted here.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let script = format!(
-            "mount -t tmpfs -o size=96m tmpfs {} && echo mounted && exec cat",
-            folder.path().display()
-        );
-        let mut holder = Command::new("unshare")
-            .args(["-m", "--propagation", "private", "sh", "-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let disk = SmallDisk { holder, folder };
-        (line == "mounted\n").then_some(disk)
-    }
-
-    /// Path as the servers see it.
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Path as the test sees it.
-    fn here(&self) -> PathBuf {
-        let path = self.folder.path().strip_prefix("/").unwrap();
-        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
-
-/// Fills the file system of a folder.
-fn fill(folder: &Path) -> PathBuf {
-    let path = folder.join("filler");
-    let mut file = fs::File::create(&path).unwrap();
-    for size in [1 << 20, 4096, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
-    }
-    path
-}
-
-/// The names in the folder of a store, without the socket of a running server.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| name != "control.sock").collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("-t tmpfs -o size=96m tmpfs") else {
         return eprintln!("skipped: mounting is not permitted");
     };
     let log = tempfile::tempdir().unwrap();
@@ -386,7 +321,7 @@ fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot(
     let flags = flags(&disk.path().join("store"), &log);
     let server = || {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        Server::with_mounts_of(disk.holder.id(), &flags)
+        Server::with_mounts_of(disk.process(), &flags)
     };
     let text = || fs::read_to_string(&log).unwrap();
     let store = disk.here().join("store");
@@ -419,6 +354,21 @@ fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot(
     assert_eq!(names(&store), before);
     assert_eq!(recover(&third, "a", (0, &begun)), (true, vec![3]));
     kill(third);
+}
+
+#[test]
+fn an_empty_folder_where_there_was_a_store_is_a_warning() {
+    let place = Place::new();
+    let first = place.server(&[]);
+    assert_eq!(publish(&first, "disk:a", 1, "")["offset"], 1);
+    kill(first);
+    assert!(!place.log().contains("has no store"));
+    fs::remove_dir_all(place.store()).unwrap();
+    fs::create_dir(place.store()).unwrap();
+    let _second = place.server(&[]);
+    let text = place.log();
+    let line = text.lines().find(|line| line.contains("has no store")).unwrap();
+    assert!(line.contains("WARN") && line.contains("mount its volume"), "{line}");
 }
 
 #[test]

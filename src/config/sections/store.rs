@@ -22,5 +22,9 @@ section! {
         /// Maximum bytes of the snapshot. Histories beyond it are left out, then idempotency keys,
         /// then positions. 0: a stop writes no snapshot.
         snapshot_max_bytes: usize = 1 << 30,
+        /// Maximum bytes of the revocations in the folder of the store, and of the hook events that
+        /// are not delivered. Their files can be twice as large. Past it, the API answers a
+        /// revocation with error 106, and hook events are in memory only.
+        log_max_bytes: usize = 64 << 20,
     }
 }

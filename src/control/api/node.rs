@@ -4,20 +4,26 @@
 //! of the node. Never keeps state of a channel.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::reply::ApiError;
 use super::snapshots::Snapshots;
 use crate::base::sys;
 use crate::config::Config;
+use crate::control::kept::KeptCounters;
 use crate::control::metrics::api_calls::ApiCalls;
+use crate::control::revocation_log::{RevocationLog, RevocationRecord};
 use crate::link::Link;
 use crate::model::auth::ApiKey;
 use crate::model::namespaces::{Namespaces, Options};
-use crate::model::revocation::Revocations;
+use crate::model::revocation::{Revocation, Revocations};
+use crate::store::entry_log::NotKept;
+use crate::wire::protocol;
 
 /// The API of a node.
 pub struct Api {
@@ -35,6 +41,9 @@ pub struct Api {
 pub struct NodeState {
     /// Revoked tokens: the list that every shard got last.
     pub(super) revocations: Mutex<Arc<Revocations>>,
+    /// The same on disk; `None`: there is no store.
+    revocation_log: Option<Arc<std::sync::Mutex<RevocationLog>>>,
+    kept: Arc<KeptCounters>,
     pub(super) started: Instant,
     pub(super) snapshots: Snapshots,
     /// Counts of the HTTP calls.
@@ -47,11 +56,59 @@ impl NodeState {
     pub fn new(link: &Link, methods: &'static [&'static str]) -> Self {
         NodeState {
             revocations: Mutex::default(),
+            revocation_log: None,
+            kept: Arc::default(),
             started: Instant::now(),
             snapshots: Snapshots::new(link),
             calls: Arc::new(ApiCalls::new(methods)),
             uid: uid().unwrap_or_default(),
         }
+    }
+
+    /// The same with the revocations that every shard has, and their log.
+    #[must_use]
+    pub fn with_revocations(
+        self,
+        revocations: Arc<Revocations>,
+        log: Option<RevocationLog>,
+        kept: Arc<KeptCounters>,
+    ) -> Self {
+        let log = log.map(|log| Arc::new(std::sync::Mutex::new(log)));
+        NodeState { revocations: Mutex::new(revocations), revocation_log: log, kept, ..self }
+    }
+
+    /// Writes a revocation to disk, if there is a store.
+    pub(super) async fn keep_revocation(
+        &self,
+        record: RevocationRecord,
+        revocation: Revocation,
+        now: u64,
+    ) -> Result<(), protocol::Error> {
+        let Some(log) = self.revocation_log.clone() else { return Ok(()) };
+        let keep = move || {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.keep(record, revocation, now)
+        };
+        // It fails only when the runtime ends.
+        let kept = spawn_blocking(keep).await.map_err(io::Error::other);
+        let (error, cause, cure) = match kept.map_err(NotKept::Io).flatten() {
+            Ok(()) => return Ok(()),
+            Err(NotKept::Full) => {
+                let cause = "the log is full".to_owned();
+                (protocol::Error::LIMIT_EXCEEDED, cause, "raise store.log_max_bytes")
+            }
+            Err(NotKept::Io(error)) => {
+                let cure = "free space or check the disk, and repeat the call";
+                (protocol::Error::INTERNAL, error.to_string(), cure)
+            }
+        };
+        self.kept.revocations.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            target: "store",
+            "a revocation is in force, but not on disk, so the next start may forget it: {cause}; \
+             {cure}"
+        );
+        Err(error)
     }
 
     /// Counts of the HTTP calls.

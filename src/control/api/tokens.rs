@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::node::Api;
 use super::reply::{ApiError, EmptyResult};
 use crate::base::sys;
+use crate::control::revocation_log::RevocationRecord;
 use crate::link::LinkBusy;
 use crate::model::message::Message;
 use crate::model::revocation::{Revocation, RevocationScope};
@@ -19,7 +20,8 @@ pub(super) struct RevokeToken {
     /// Claim `jti` of the token.
     #[schemars(required, length(min = 1))]
     uid: Option<String>,
-    /// End of the revocation as Unix time in seconds; 0: until the process ends.
+    /// End of the revocation as Unix time in seconds; 0: without an end, but without a store it
+    /// ends with the process.
     expire_at: Option<u64>,
 }
 
@@ -31,7 +33,8 @@ pub(super) struct InvalidateUserTokens {
     user: Option<String>,
     /// Revoke tokens issued before this Unix time in seconds; 0: before now.
     issued_before: Option<u64>,
-    /// End of the revocation as Unix time in seconds; 0: until the process ends.
+    /// End of the revocation as Unix time in seconds; 0: without an end, but without a store it
+    /// ends with the process.
     expire_at: Option<u64>,
     /// Revoke subscription tokens for this channel; empty: connection tokens.
     channel: Option<String>,
@@ -69,27 +72,33 @@ impl Api {
     }
 
     /// Adds a revocation to the list and sends the new list to every shard, so that checking a
-    /// token needs no message. A revocation without an end is kept until the process ends.
+    /// token needs no message. Then writes the revocation to disk: an error says that it may not be
+    /// there, although it is in force.
     async fn revoke(
         &self,
-        subject: RevocationScope<'_>,
+        scope: RevocationScope<'_>,
         issued_before: u64,
         expire_at: u64,
     ) -> Result<EmptyResult, ApiError> {
         let until = if expire_at == 0 { u64::MAX } else { expire_at };
-        let subject = self.link.names().subject(subject);
+        let subject = self.link.names().subject(scope);
         let new = Revocation { subject, issued_before, until };
+        let record = RevocationRecord::new(scope, new);
         // Locked until all shards have the list, so that no shard gets an older list after a newer
         // one.
         let mut revocations = self.node.revocations.lock().await;
         let most = self.config.engine.revocations_max;
         let next = Arc::new(revocations.with(new, now(), most).ok_or(Error::LIMIT_EXCEEDED)?);
         *revocations = next.clone();
+        let mut sent = Ok(());
         for shard in self.link.shards() {
             // On an error the list keeps the revocation, and the next list that is sent contains
             // it.
-            self.link.send(shard, Message::Revoke(next.clone())).await.map_err(|_| LinkBusy)?;
+            let message = Message::Revoke(next.clone());
+            sent = sent.and(self.link.send(shard, message).await.map_err(|_| LinkBusy));
         }
+        self.node.keep_revocation(record, new, now()).await?;
+        sent?;
         Ok(EmptyResult {})
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod endpoint;
+pub mod hook_log;
 pub mod hooks;
 pub mod proxies;
 pub mod proxy_calls;

@@ -142,6 +142,7 @@ mod tests {
     use crate::control::backend::hooks::HookCounters;
     use crate::control::backend::proxy_calls::ProxyCalls;
     use crate::control::certificates;
+    use crate::control::kept::KeptCounters;
 
     fn names() -> Names {
         Names::new(&Config::default())
@@ -181,6 +182,7 @@ mod tests {
         all.extend(ProxyCalls::default().families(0, &names));
         all.extend(feeds(&[], &names));
         all.extend(names.families(&HookCounters::default().metrics()));
+        all.extend(names.families(&KeptCounters::default().metrics()));
         all.extend(names.families(&AcmeCounters::default().metrics()));
         all.extend(store::source(Arc::default())(&names));
         all.extend(certificates::families(&[], &names));

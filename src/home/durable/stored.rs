@@ -100,7 +100,8 @@ impl StoredPart {
         (next..self.remains.max(top) + 1, self.failed_keys.clone())
     }
 
-    /// A write failed. A correction up to the serial `kept` is on disk; a later one has failed, too.
+    /// A write failed. A correction up to the serial `kept` is on disk; a later one has failed,
+    /// too.
     pub fn take_back_correction(&mut self, kept: u64) {
         if (1..=kept).contains(&self.correction) {
             self.end_correction();

@@ -1,0 +1,471 @@
+//! A file of numbered entries in the folder of the store: entries are added and removed one by one,
+//! and are there again after a crash.
+//!
+//! Owns one file. Never knows what an entry means. The invariants: an entry whose sync returned
+//! without error is there until it is removed; after a failed sync the file is written anew before
+//! another sync can succeed.
+//!
+//! The file begins with a line that names its format. A record is the length of its body (4 bytes),
+//! the XXH3 of its body (8 bytes), and the body: the number of the entry (8 bytes), and the kind (1
+//! byte) with the bytes of an entry. Numbers are little-endian.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::base::sys;
+use crate::store::folder::sync_folder;
+
+/// Format that this version writes.
+const FORMAT: u32 = 1;
+/// Bytes of a record before its body.
+const HEAD_BYTES: usize = 12;
+/// Bytes of a body before those of an entry.
+const BODY_HEAD_BYTES: usize = 9;
+/// Maximum bytes of a body.
+const BODY_MAX: usize = 16 << 20;
+/// Bytes of removed entries that a file may have beside as many bytes as those that are there.
+const SLACK: u64 = 1 << 20;
+/// Permissions of the file: entries name users.
+const MODE: u32 = 0o600;
+/// Kinds of records.
+const ADDED: u8 = 1;
+const REMOVED: u8 = 2;
+
+/// Why an entry is not kept.
+#[derive(Debug)]
+pub enum NotKept {
+    /// The entries have as many bytes as they may have.
+    Full,
+    /// The disk is full, read-only or faulty.
+    Io(io::Error),
+}
+
+impl From<io::Error> for NotKept {
+    fn from(error: io::Error) -> Self {
+        NotKept::Io(error)
+    }
+}
+
+/// Where the record of an entry lies in the file.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: u64,
+    bytes: u64,
+}
+
+/// A log of entries.
+pub struct EntryLog {
+    path: PathBuf,
+    name: &'static str,
+    bytes_max: u64,
+    /// `None`: the file is written when the first entry comes.
+    file: Option<File>,
+    /// Whether the file must be written anew before it is used.
+    is_suspect: bool,
+    /// Where the next record is written.
+    end: u64,
+    entries: BTreeMap<u64, Place>,
+    bytes: u64,
+    next: u64,
+    /// The file is not made smaller before it has so many bytes, because that failed before.
+    small_until: u64,
+}
+
+/// The numbers and bytes of entries, in the order in which they were added.
+pub type Entries = Vec<(u64, Vec<u8>)>;
+
+impl EntryLog {
+    /// Opens the log `name` in a folder, and reads its entries. Entries beyond `bytes_max` bytes
+    /// are refused. What cannot be read is left out with a warning, and kept under another name.
+    pub fn open(folder: &Path, name: &'static str, bytes_max: u64) -> (Self, Entries) {
+        let mut log = EntryLog {
+            path: folder.join(name),
+            name,
+            bytes_max,
+            file: None,
+            is_suspect: false,
+            end: 0,
+            entries: BTreeMap::new(),
+            bytes: 0,
+            next: 1,
+            small_until: 0,
+        };
+        let bytes = match log.read_file() {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return (log, Entries::new()),
+            Err(error) => {
+                log.set_aside(&error.to_string());
+                return (log, Entries::new());
+            }
+        };
+        let begin = log.first_line();
+        if !bytes.starts_with(begin.as_bytes()) {
+            let foreign = "it does not name this version's format";
+            // A crash can cut off the first line of a file that has no entry yet.
+            if !begin.as_bytes().starts_with(&bytes) {
+                log.set_aside(foreign);
+            }
+            (log.file, log.is_suspect) = (None, false);
+            return (log, Entries::new());
+        }
+        let entries = log.take_records(&bytes, begin.len());
+        (log, entries)
+    }
+
+    fn first_line(&self) -> String {
+        format!("drumline {} format {FORMAT}\n", self.name)
+    }
+
+    fn read_file(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut file = match OpenOptions::new().read(true).write(true).open(&self.path) {
+            // The file can still be read on a file system that is read-only.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                self.is_suspect = true;
+                File::open(&self.path)?
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        self.file = Some(file);
+        Ok(Some(bytes))
+    }
+
+    /// Takes over the records of a file up to the first that is not complete.
+    fn take_records(&mut self, bytes: &[u8], begin: usize) -> Entries {
+        let mut found: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut at = begin;
+        let damage = loop {
+            let (number, kind, entry) = match next_record(&bytes[at..]) {
+                Ok(record) => record,
+                Err(damage) => break damage,
+            };
+            let length = HEAD_BYTES + BODY_HEAD_BYTES + entry.len();
+            if kind == ADDED {
+                self.insert(number, Place { at: at as u64, bytes: length as u64 });
+                found.insert(number, entry.to_vec());
+            } else {
+                self.forget(number);
+                found.remove(&number);
+            }
+            self.next = self.next.max(number + 1);
+            at += length;
+        };
+        self.end = at as u64;
+        if let Some(damage) = damage {
+            let (path, copy) = (self.path.display(), self.copy_aside());
+            tracing::warn!(
+                target: "store",
+                "{path} is damaged at byte {at}: {damage}; the entries before it are used{copy}"
+            );
+        }
+        if at < bytes.len() {
+            // What follows a torn record must not be read as its rest.
+            self.is_suspect = true;
+        }
+        found.into_iter().collect()
+    }
+
+    /// Gives the file another name, because nothing of it can be used.
+    fn set_aside(&mut self, cause: &str) {
+        let (path, aside) = (self.path.display(), self.aside());
+        let moved = fs::rename(&self.path, &aside).and_then(|()| sync_folder(self.folder()));
+        let outcome = match moved {
+            Ok(()) => format!("it is kept as {}", aside.display()),
+            Err(error) => format!("it cannot be renamed: {error}; move it away"),
+        };
+        tracing::warn!(target: "store", "{path} is ignored: {cause}; {outcome}");
+    }
+
+    /// Keeps a copy of a file of which a part cannot be used. Returns words about it.
+    fn copy_aside(&self) -> String {
+        let aside = self.aside();
+        match fs::hard_link(&self.path, &aside) {
+            Ok(()) => format!(", and the whole is kept as {}", aside.display()),
+            Err(_) => String::new(),
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        let seconds = sys::unix_millis() / 1000;
+        self.folder().join(format!("{}.unreadable-{seconds}", self.name))
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    fn insert(&mut self, number: u64, place: Place) {
+        self.bytes += place.bytes;
+        self.entries.insert(number, place);
+    }
+
+    fn forget(&mut self, number: u64) -> bool {
+        let place = self.entries.remove(&number);
+        self.bytes -= place.map_or(0, |place| place.bytes);
+        place.is_some()
+    }
+
+    /// Adds an entry; returns its number. It survives the end of the process at once, and that of
+    /// the machine after [`EntryLog::sync`].
+    ///
+    /// # Errors
+    /// The entry does not fit, or the disk is full, read-only or faulty. Then it is not kept.
+    pub fn add(&mut self, entry: &[u8]) -> Result<u64, NotKept> {
+        let bytes = (HEAD_BYTES + BODY_HEAD_BYTES + entry.len()) as u64;
+        if entry.len() > BODY_MAX - BODY_HEAD_BYTES || self.bytes + bytes > self.bytes_max {
+            return Err(NotKept::Full);
+        }
+        let (number, at) = (self.next, self.append(self.next, ADDED, entry)?);
+        self.next += 1;
+        self.insert(number, Place { at, bytes });
+        Ok(number)
+    }
+
+    /// Removes an entry. If the disk takes nothing, the entry can be there again after a crash.
+    ///
+    /// # Errors
+    /// The disk is full, read-only or faulty.
+    pub fn remove(&mut self, number: u64) -> io::Result<()> {
+        if !self.forget(number) {
+            return Ok(());
+        }
+        if self.end > self.small_until.max(2 * self.bytes + SLACK) {
+            if self.rewrite().is_ok() {
+                return Ok(());
+            }
+            self.small_until = self.end + SLACK;
+        }
+        self.append(number, REMOVED, &[]).map(|_| ())
+    }
+
+    /// Makes sure that what was added and removed survives the end of the machine.
+    ///
+    /// # Errors
+    /// The disk is full, read-only or faulty. Nothing since the last sync is sure.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.is_suspect {
+            return self.rewrite();
+        }
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data().inspect_err(|_| self.is_suspect = true)
+    }
+
+    /// Writes a record; returns its place.
+    fn append(&mut self, number: u64, kind: u8, entry: &[u8]) -> io::Result<u64> {
+        if self.is_suspect || self.file.is_none() {
+            self.rewrite()?;
+        }
+        let Some(file) = &self.file else { return Err(io::Error::other("the file is not open")) };
+        let (record, at) = (record(number, kind, entry), self.end);
+        if let Err(error) = file.write_all_at(&record, at) {
+            // Nothing may stay of the record, because a shorter one would not replace it whole.
+            self.is_suspect = file.set_len(at).is_err();
+            return Err(error);
+        }
+        self.end += record.len() as u64;
+        Ok(at)
+    }
+
+    /// Writes the entries to a new file, which takes the place of the old one once it is synced.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let written = self.write_new(&new);
+        let (file, entries, end) = written.inspect_err(|_| _ = fs::remove_file(&new))?;
+        self.bytes = entries.values().map(|place| place.bytes).sum();
+        (self.file, self.entries, self.end, self.is_suspect) = (Some(file), entries, end, false);
+        self.small_until = 0;
+        // The new file is in use, whether or not its name survives the end of the machine.
+        sync_folder(self.folder()).inspect_err(|_| self.is_suspect = true)
+    }
+
+    fn write_new(&self, new: &Path) -> io::Result<(File, BTreeMap<u64, Place>, u64)> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(MODE);
+        let mut out = BufWriter::new(options.open(new)?);
+        let begin = self.first_line();
+        out.write_all(begin.as_bytes())?;
+        let (mut entries, mut end) = (BTreeMap::new(), begin.len() as u64);
+        for (number, place) in &self.entries {
+            let record = self.read_record(*place)?;
+            out.write_all(&record)?;
+            entries.insert(*number, Place { at: end, ..*place });
+            end += place.bytes;
+        }
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(new, &self.path)?;
+        Ok((file, entries, end))
+    }
+
+    fn read_record(&self, place: Place) -> io::Result<Vec<u8>> {
+        let mut record = vec![0; place.bytes as usize];
+        let Some(file) = &self.file else { return Err(io::Error::other("the file is not open")) };
+        file.read_exact_at(&mut record, place.at)?;
+        let is_whole = next_record(&record).is_ok();
+        is_whole.then_some(record).ok_or_else(|| {
+            io::Error::new(ErrorKind::InvalidData, format!("a record at {} changed", place.at))
+        })
+    }
+}
+
+fn record(number: u64, kind: u8, entry: &[u8]) -> Vec<u8> {
+    let length = (BODY_HEAD_BYTES + entry.len()) as u32;
+    let mut record = Vec::with_capacity(HEAD_BYTES + BODY_HEAD_BYTES + entry.len());
+    record.extend_from_slice(&length.to_le_bytes());
+    record.extend_from_slice(&[0; 8]);
+    record.extend_from_slice(&number.to_le_bytes());
+    record.push(kind);
+    record.extend_from_slice(entry);
+    let sum = xxh3_64(&record[HEAD_BYTES..]);
+    record[4..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+    record
+}
+
+/// The number, kind and bytes of the record at the begin of `bytes`; `Err(None)`: the bytes end
+/// here or within a record, as a crash leaves them; `Err(Some)`: they are damaged.
+fn next_record(bytes: &[u8]) -> Result<(u64, u8, &[u8]), Option<&'static str>> {
+    let (length, rest) = bytes.split_first_chunk().ok_or(None)?;
+    let (sum, rest) = rest.split_first_chunk().ok_or(None)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length == 0 && bytes.iter().all(|byte| *byte == 0) {
+        return Err(None);
+    }
+    if !(BODY_HEAD_BYTES..=BODY_MAX).contains(&length) {
+        return Err(Some("a record has an impossible length"));
+    }
+    let body = rest.get(..length).ok_or(None)?;
+    if xxh3_64(body) != u64::from_le_bytes(*sum) {
+        return Err(Some("the checksum of a record is wrong"));
+    }
+    let (number, rest) = body.split_first_chunk().ok_or(None)?;
+    match rest.split_first() {
+        Some((&kind @ (ADDED | REMOVED), entry)) => Ok((u64::from_le_bytes(*number), kind, entry)),
+        _ => Err(Some("a record has an unknown kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "test.log";
+    const BYTES_MAX: u64 = 1 << 20;
+
+    fn opened(folder: &Path) -> (EntryLog, Vec<String>) {
+        let (log, entries) = EntryLog::open(folder, NAME, BYTES_MAX);
+        let text = |(_, entry): (u64, Vec<u8>)| String::from_utf8(entry).unwrap();
+        (log, entries.into_iter().map(text).collect())
+    }
+
+    /// The file with the entries `a`, `b` and `c`, of which `b` is removed.
+    fn written(folder: &Path) -> Vec<u8> {
+        let (mut log, none) = opened(folder);
+        assert!(none.is_empty());
+        let numbers = ["a", "b", "c"].map(|entry| log.add(entry.as_bytes()).unwrap());
+        log.remove(numbers[1]).unwrap();
+        log.sync().unwrap();
+        fs::read(folder.join(NAME)).unwrap()
+    }
+
+    fn asides(folder: &Path) -> usize {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().contains("unreadable")).count()
+    }
+
+    #[test]
+    fn entries_are_there_until_they_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path());
+        let (mut log, entries) = opened(folder.path());
+        assert_eq!(entries, ["a", "c"]);
+        let number = log.add(b"d").unwrap();
+        assert_eq!(number, 4, "numbers are not used twice");
+        log.remove(1).unwrap();
+        log.remove(1).unwrap();
+        drop(log);
+        assert_eq!(opened(folder.path()).1, ["c", "d"]);
+    }
+
+    #[test]
+    fn a_torn_end_is_left_out_wherever_it_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = written(folder.path());
+        for length in 0..all.len() {
+            for padding in [0, 40] {
+                let torn = [&all[..length], &vec![0; padding]].concat();
+                fs::write(folder.path().join(NAME), torn).unwrap();
+                let (mut log, mut entries) = opened(folder.path());
+                log.add(b"later").unwrap();
+                drop(log);
+                entries.push("later".into());
+                assert_eq!(opened(folder.path()).1, entries, "{length} {padding}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_kept_aside_and_the_entries_before_it_are_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = written(folder.path());
+        let begin = format!("drumline {NAME} format 1\n").len();
+        let record = HEAD_BYTES + BODY_HEAD_BYTES + 1;
+        all[begin + 2 * record - 1] ^= 1;
+        fs::write(folder.path().join(NAME), &all).unwrap();
+        let (mut log, entries) = opened(folder.path());
+        assert_eq!((entries, asides(folder.path())), (vec!["a".to_owned()], 1));
+        log.add(b"later").unwrap();
+        drop(log);
+        assert_eq!(opened(folder.path()).1, ["a", "later"]);
+        let newer = [b"drumline test.log format 2\n", &all[begin..]].concat();
+        fs::remove_file(folder.path().join(NAME)).unwrap();
+        fs::write(folder.path().join(NAME), newer).unwrap();
+        assert!(opened(folder.path()).1.is_empty());
+        assert!(!folder.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn the_file_shrinks_when_entries_are_removed_and_the_bound_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = opened(folder.path());
+        let entry = [b'x'; 1000];
+        for _ in 0..20_000 {
+            let number = log.add(&entry).unwrap();
+            log.remove(number).unwrap();
+        }
+        let size = fs::metadata(folder.path().join(NAME)).unwrap().len();
+        assert!(size <= SLACK + 2000, "{size} bytes");
+        let mut numbers = Vec::new();
+        while let Ok(number) = log.add(&entry) {
+            numbers.push(number);
+        }
+        assert!((1000..1049).contains(&numbers.len()), "{} entries", numbers.len());
+        assert!(matches!(log.add(&entry), Err(NotKept::Full)));
+        for number in numbers.drain(1..) {
+            log.remove(number).unwrap();
+        }
+        log.add(b"last").unwrap();
+        drop(log);
+        assert_eq!(opened(folder.path()).1.len(), 2);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_loses_no_earlier_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path());
+        let (mut log, _) = opened(folder.path());
+        // Writes to this file fail.
+        log.file = Some(File::open(folder.path().join(NAME)).unwrap());
+        assert!(matches!(log.add(b"lost"), Err(NotKept::Io(_))));
+        // The file is written anew.
+        log.add(b"d").unwrap();
+        drop(log);
+        assert_eq!(opened(folder.path()).1, ["a", "c", "d"]);
+    }
+}
