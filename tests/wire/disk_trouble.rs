@@ -203,42 +203,6 @@ fn disk_that_is_mounted_read_only_at_the_start_is_used_once_it_can_be_written() 
     ledger.check(&second);
 }
 
-/// Bytes of the journals in a store.
-fn journal_bytes(store: &Path) -> u64 {
-    let entries = fs::read_dir(store.join("data")).unwrap().map(|entry| entry.unwrap());
-    let journals = entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "jnl"));
-    // fjall removes journals meanwhile.
-    journals.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
-}
-
-#[test]
-#[ignore = "writes 300 MB: scripts/test.sh disk"]
-fn disk_journals_of_channels_that_are_rarely_written_are_not_kept_and_the_store_opens_quickly() {
-    let place = tempfile::tempdir().unwrap();
-    let (store, log) = (place.path().join("store"), place.path().join("log"));
-    let flags = flags(&store, &log);
-    let server = Server::on_one_port(&words(&flags));
-    let mut ledger = Ledger::new(&server);
-    let body = json!({"channel": "rare", "data": 1, "idempotency_key": "k"});
-    call(&server, "publish", &body);
-    let (mut longest, mut most) = (Duration::ZERO, 0);
-    for _ in 0..5_000 {
-        let began = Instant::now();
-        assert!(ledger.publish(&server, DATA_BYTES));
-        longest = longest.max(began.elapsed());
-        most = most.max(journal_bytes(&store));
-    }
-    println!("longest time without an acknowledgement: {longest:?}; journals: {most} bytes");
-    assert!(most < 192 << 20, "{most} bytes of journals");
-    kill(server);
-    let began = Instant::now();
-    let server = Server::on_one_port(&words(&flags));
-    ledger.check(&server);
-    let opened = began.elapsed();
-    assert!(opened < Duration::from_secs(5), "the start takes {opened:?}");
-    assert_eq!(call(&server, "publish", &body)["result"]["offset"], 1, "the key is known");
-}
-
 /// A server with faults, and its folder.
 struct Faulty {
     faults: Faults,
