@@ -378,7 +378,8 @@ fn a_damaged_middle_is_refused_at_the_start_with_the_name_of_the_file_and_what_t
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let mut command = Command::new(binary());
-    command.arg("serve").args(flags(&place.store(), &place.folder.path().join("log2")));
+    command.args(["serve", "--http_server.port", "0"]);
+    command.args(flags(&place.store(), &place.folder.path().join("log2")));
     let output = command.output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -95,11 +95,16 @@ fn hook_events_that_were_not_delivered_are_delivered_after_kill_9_and_after_a_cl
     let delivered = |server: &Server, number| {
         server.wait_metric("drumline_hooks_delivered_total", |found| found == number);
     };
+    let log = folder.path().join("store/hook_events.log");
+    let length = || fs::metadata(&log).map_or(0, |found| found.len());
     for is_killed in [true, false] {
         backend.status("hook", "503 Service Unavailable");
         let first = server(folder.path(), &flags);
+        let empty = length();
         drop(Client::connected(&first));
         first.wait_metric("drumline_hooks_retried_total", |retried| retried > 0);
+        // A thread of its own writes the event.
+        wait_for("the event on disk", || (length() > empty).then_some(()));
         if is_killed {
             kill(first)
         } else {
