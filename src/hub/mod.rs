@@ -73,6 +73,7 @@ mod inbound;
 pub mod resource_counts;
 mod sending;
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::Stage;
 use crate::model::message::Post;
 
@@ -90,6 +91,7 @@ impl Hub {
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
         self.unfinished
+            || (self.queued_since_send && !planted(PlantedFault::LateEndForgotten))
             || !self.ready.is_empty()
             || !self.handshakes.is_empty()
             || self.locals.has_unsent()
@@ -105,6 +107,7 @@ impl Hub {
     /// Sends what waits for other endpoints, if anything does.
     #[inline]
     pub fn send_waiting(&mut self, post: &mut impl Post) {
+        self.queued_since_send = false;
         let queries = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
         let left = left || !self.stale_members.is_empty();

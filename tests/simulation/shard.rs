@@ -252,6 +252,7 @@ impl Shard {
                 self.stalled[rank as usize] = Some(message);
                 return true;
             }
+            trace!("  shard {} takes {message:?}", self.endpoint);
             let mut line = around.bus.line(self.endpoint, &mut self.bells);
             if let Err(message) = self.hub.handle(&mut line, message) {
                 self.stalled[rank as usize] = Some(message);
