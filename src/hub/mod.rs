@@ -107,10 +107,9 @@ impl Hub {
     /// Sends what waits for other endpoints, if anything does.
     #[inline]
     pub fn send_waiting(&mut self, post: &mut impl Post) {
-        self.queued_since_send = false;
         let queries = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
-        let left = left || !self.stale_members.is_empty();
+        let left = left || self.queued_since_send || !self.stale_members.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
         let orders = self.orders.has_work();
         let waits = queries || left || checks || orders || !self.outgoing.is_empty();
@@ -132,6 +131,7 @@ impl Hub {
         self.unfinished |= self.home.continue_work(post, &mut self.budget);
         self.continue_surveys(post);
         self.budget.begin(Stage::Rest);
+        self.queued_since_send = false;
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.release_channels(post);
         }

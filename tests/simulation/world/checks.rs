@@ -72,6 +72,7 @@ impl World {
     /// Brings the node to rest, and checks what everybody knows.
     pub(super) fn rest(&mut self) -> Result<(), String> {
         self.settle()?;
+        self.check_sent()?;
         let is_done = |at: usize| self.clients[at].done || self.clients[at].closed.is_some();
         // A stream whose sender is closed may lack replies.
         let heard = self.clients.iter().filter(|client| !client.voice.is_some_and(is_done));
@@ -84,6 +85,18 @@ impl World {
         self.count_grants()?;
         if self.ledger.terms.durable {
             self.check_store()?;
+        }
+        Ok(())
+    }
+
+    /// Checks at rest that no shard keeps what it must send: every inbox has room.
+    fn check_sent(&self) -> Result<(), String> {
+        for (at, shard) in self.node.shards.iter().enumerate() {
+            let counts = shard.hub.resource_counts();
+            let kept = (counts.leaves, counts.outgoing);
+            if kept != (0, 0) {
+                return Err(format!("shard {at} keeps leaves or hook events at rest: {kept:?}"));
+            }
         }
         Ok(())
     }
