@@ -125,20 +125,24 @@ impl Shard {
             _ => {
                 around.bus.ring(&mut self.bells);
                 self.turn_began = None;
-                return Ok(Some(self.sleep(around)));
+                return self.sleep(around).map(Some);
             }
         }
         Ok(None)
     }
 
     /// Sleeps if no work is left; returns whether some is.
-    fn sleep(&mut self, around: &mut HomeContext<'_>) -> bool {
+    fn sleep(&mut self, around: &mut HomeContext<'_>) -> Result<bool, String> {
         let told = self.events.is_empty() && self.late.is_empty();
         let busy = self.goes_on || self.hub.is_busy() || !told;
         if !busy {
             around.bus.sleep(self.endpoint);
+            let control = (self.hub.control(), Rank::Ingress);
+            if self.hub.has_outgoing() && around.bus.oversleeps(self.endpoint, control) {
+                return Err(format!("shard {} sleeps and keeps hook events", self.endpoint));
+            }
         }
-        busy
+        Ok(busy)
     }
 
     fn take_events(&mut self, around: &mut HomeContext<'_>) {
