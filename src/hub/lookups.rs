@@ -66,9 +66,10 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::settings::HubSettings;
-    use crate::hub::tests::{LoneShardBus, ROOMY, hub, publish, subscriber};
+    use crate::hub::tests::{ROOMY, hub, say_on, subscriber};
     use crate::model::backend::{ProxyAnswer, Upstream};
     use crate::model::message::LookupReply;
+    use crate::model::message::tests::Recorder;
     use crate::model::namespaces::{Namespaces, Options};
 
     fn set_publish_proxy(hub: &mut Hub, publish_proxy: Option<Upstream>) {
@@ -79,18 +80,21 @@ mod tests {
 
     #[test]
     fn a_command_waits_for_its_answer_also_when_it_needs_none_any_more() {
-        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, ROOMY), LoneShardBus::default());
+        let (mut hub, mut bus) = (hub(ROOMY, ROOMY, ROOMY), Recorder::default());
         let slot = subscriber(&mut hub);
         set_publish_proxy(&mut hub, Some(Upstream(0)));
-        publish(&mut hub, slot, 1);
+        say_on(&mut bus, &mut hub, slot, r#"{"id":3,"publish":{"channel":"c","data":1}}"#);
+        let asked = |message: &Message| matches!(message, Message::LookupRequest(_));
+        assert!(bus.sent.drain(..).any(|(_, message)| asked(&message)));
         set_publish_proxy(&mut hub, None);
         hub.resume_later(slot);
         hub.resume_paused(&mut bus);
         assert_eq!(hub.resource_counts().awaited_answers, 1, "its answer is on the way");
+        assert!(bus.sent.is_empty());
         let outcome = LookupOutcome::Command(Ok(ProxyAnswer::Publish(Box::default())));
         hub.lookup_answered(LookupReply { address: hub.address(slot), outcome });
         hub.resume_paused(&mut bus);
         assert_eq!(hub.resource_counts().awaited_answers, 0);
-        assert_eq!(hub.metrics.publications.get(), 1);
+        assert!(matches!(bus.sent[..], [(0, Message::Publish(_))]));
     }
 }

@@ -258,7 +258,7 @@ pub(crate) mod tests {
     }
 
     /// Like `say`, with a bus that outlasts the call.
-    fn say_on(bus: &mut LoneShardBus, hub: &mut Hub, slot: u32, text: &str) {
+    pub(crate) fn say_on(bus: &mut impl Post, hub: &mut Hub, slot: u32, text: &str) {
         let mut frame = vec![0x81, 0xfe];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(&[0; 4]);

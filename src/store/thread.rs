@@ -244,8 +244,8 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Serves the bus until there is a batch, the store stops, or this time is over. Returns whether
-    /// there is a batch or a stop.
+    /// Serves the bus until there is a batch, the store stops, or this time is over. Returns
+    /// whether there is a batch or a stop.
     fn wait(&mut self, time: Duration) -> bool {
         let began = Instant::now();
         let shared = self.shared.clone();

@@ -368,7 +368,7 @@ fn an_empty_folder_where_there_was_a_store_is_a_warning() {
     let _second = place.server(&[]);
     let text = place.log();
     let line = text.lines().find(|line| line.contains("has no store")).unwrap();
-    assert!(line.contains("WARN") && line.contains("mount its volume"), "{line}");
+    assert!(line.contains("[warn]") && line.contains("mount its volume"), "{line}");
 }
 
 #[test]

@@ -11,9 +11,10 @@ section! {
         /// Folder of the store. The server creates it if it is missing. Empty: there is no store,
         /// no channel can be durable, and a stop writes no snapshot.
         path: String = String::new(),
-        /// Maximum bytes of the publications of all durable channels. Past it, every history loses the
-        /// same share of its oldest publications, within a few minutes. It is measured by walks over
-        /// the store; files can be larger. 0: only `history_size` and `history_ttl` bound the store.
+        /// Maximum bytes of the publications of all durable channels. Past it, every history loses
+        /// the same share of its oldest publications, within a few minutes. It is measured by walks
+        /// over the store; files can be larger. 0: only `history_size` and `history_ttl` bound the
+        /// store.
         max_bytes: u64 = 0,
         /// Time at the end of a graceful shutdown that is kept for the snapshot: positions,
         /// histories and idempotency keys of channels that are not durable, which the next start

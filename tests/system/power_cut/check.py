@@ -5,10 +5,9 @@ Owns the questions. The rules of a history are in promises.py.
 
 import os
 import signal
-import time
 
 from cuts import Lost
-from promises import KEY_SECONDS, Broken, Promises, data_of
+from promises import Broken, Promises, data_of, is_fresh
 from load import CHANNELS
 from server import Api, NoServer, Server
 
@@ -49,10 +48,6 @@ def check_channel(api, channel):
         keyed = channel.keyed
         expect(publish(api, channel, keyed["number"], keyed["key"]), keyed["offset"], found)
     expect(publish(api, channel, channel.sent + 1, None), top + 1, found)
-
-
-def is_fresh(publication):
-    return publication.get("key") and publication["at"] > time.time() - KEY_SECONDS
 
 
 def publish(api, channel, number, key):

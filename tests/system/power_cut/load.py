@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from promises import KEY_SECONDS, Broken, data_of
+from promises import Broken, data_of, is_fresh
 from records import Log
 from server import Api, NoServer, Server
 
@@ -86,7 +86,7 @@ class Load:
             what = chance.random()
             if what < 0.01:
                 self.remove(api, channel)
-            elif what < 0.05 and channel.keyed:
+            elif what < 0.05 and is_fresh(channel.keyed or {}):
                 self.publish(api, channel, channel.keyed["number"], channel.keyed["key"], channel.keyed["offset"])
             else:
                 number = channel.sent + 1
@@ -98,7 +98,7 @@ class Load:
         undecided = channel.undecided or {}
         found = channel.compare(api.call("history", channel=channel.name, limit=-1))
         self.tell("history", channel.name, found=found)
-        if undecided.get("key") and undecided["at"] > time.time() - KEY_SECONDS:
+        if is_fresh(undecided):
             number = undecided["number"]
             offsets = [offset for offset, other in found["numbers"].items() if other == number]
             self.publish(api, channel, number, undecided["key"], *offsets)

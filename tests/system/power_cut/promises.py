@@ -8,6 +8,7 @@ publication may be there, wholly, at the next offset, or not at all; its removal
 
 import hashlib
 import random
+import time
 
 HISTORY_SIZE = 20
 # The server forgets a key after 5 minutes. An older one than this is not checked.
@@ -24,6 +25,11 @@ def data_of(channel, number):
     size = chance.randint(1, chance.choices(list(SIZES), SIZES.values())[0])
     start = chance.randrange(len(TEXT) - size)
     return {"number": number, "text": TEXT[start : start + size]}
+
+
+def is_fresh(publication):
+    """Has the publication a key that the server still knows?"""
+    return publication.get("key") and publication["at"] > time.time() - KEY_SECONDS
 
 
 class Broken(Exception):

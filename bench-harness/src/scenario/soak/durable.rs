@@ -54,7 +54,7 @@ fn store(scene: &Scene<'_>, random: &mut Random, tally: &mut Tally) -> Result<()
         tally.add(STORED, 1);
     }
     let Some((offset, number)) = last else { return Ok(()) };
-    let body = format!("{{\"channel\":\"{channel}\",\"limit\":-1}}");
+    let body = format!("{{\"channel\":\"{channel}\",\"limit\":1,\"reverse\":true}}");
     let history = ask(scene, tally, "history", &body)?;
     // After that time the history may have ended.
     let Some(history) = history.filter(|_| at.elapsed() < COMPARABLE) else { return Ok(()) };
