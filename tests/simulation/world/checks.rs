@@ -128,9 +128,9 @@ impl World {
         Ok(())
     }
 
-    /// Has client `at` ask for the number of subscribers of a channel, and checks the answer. Returns
-    /// whether a subscriber was closed meanwhile, as a ping closes a slow one: the answer is then
-    /// that of an unknown moment, and is not checked.
+    /// Has client `at` ask for the number of subscribers of a channel, and checks the answer.
+    /// Returns whether a subscriber was closed meanwhile, as a ping closes a slow one: the answer
+    /// is then that of an unknown moment, and is not checked.
     fn count_present_in(&mut self, channel: usize, at: usize) -> Result<bool, String> {
         let there = |client: &&Client| client.is_there() && client.views[channel].subscribed;
         let before = self.clients.iter().filter(there).count() as u64;
