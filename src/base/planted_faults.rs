@@ -12,6 +12,8 @@ pub enum PlantedFault {
     LeaverStaysInGroup,
     /// A shard releases a channel while its own subscribe is on the way to the home.
     ReleasedWhilePending,
+    /// A shard sleeps though a slow consumer ended behind the sends to homes and to the backend.
+    LateEndForgotten,
     /// A late answer to a subscribe joins the connection that now has the slot.
     StaleAnswerJoins,
     /// An API call is served before the answer to the previous call is sent.
@@ -84,6 +86,8 @@ pub enum PlantedFault {
     UnsettledRemoved,
     /// The store answers only from the history that the record on disk has.
     RangeByRecord,
+    /// The store ignores the record of a stream that a publication carries.
+    CarriedRecordIgnored,
     /// The store keeps a write that was sent behind one that failed.
     WriteBehindFailureKept,
     /// The answers to kept and to failed writes become one.

@@ -215,6 +215,7 @@ impl Hub {
         if flags.admitted() {
             flags.set_admitted(false);
             self.departures.push_back(Depart { user, address });
+            self.queued_since_send = true;
         }
     }
 

@@ -48,6 +48,7 @@ impl Hub {
         let Some(request) = request else { return self.metrics.hook_events_dropped.add(1) };
         let event = HookEvent { address: self.address(slot), request };
         self.outgoing.push_back(Message::HookEvent(Box::new(event)));
+        self.queued_since_send = true;
     }
 
     /// Queues the unsubscribe hook of a subscription.

@@ -196,6 +196,8 @@ mod tests {
         assert_eq!(phases(large, &[greedy]), [Phase::Closing]);
         assert!(relieve(small).is_empty(), "the budget holds again");
         transmit(large, &[]);
+        assert!(large.is_busy(), "the channel is not released yet");
+        large.send_waiting(&mut LoneShardBus::default());
         assert!(!large.is_busy());
     }
 

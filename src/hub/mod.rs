@@ -73,6 +73,7 @@ mod inbound;
 pub mod resource_counts;
 mod sending;
 
+use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::Stage;
 use crate::model::message::Post;
 
@@ -90,6 +91,7 @@ impl Hub {
     /// Whether there is work that needs no event from outside.
     pub fn is_busy(&self) -> bool {
         self.unfinished
+            || (self.queued_since_send && !planted(PlantedFault::LateEndForgotten))
             || !self.ready.is_empty()
             || !self.handshakes.is_empty()
             || self.locals.has_unsent()
@@ -107,7 +109,7 @@ impl Hub {
     pub fn send_waiting(&mut self, post: &mut impl Post) {
         let queries = self.home.waits() || !self.surveys.is_empty();
         let left = self.locals.has_idle() || !self.leaves.is_empty() || !self.departures.is_empty();
-        let left = left || !self.stale_members.is_empty();
+        let left = left || self.queued_since_send || !self.stale_members.is_empty();
         let checks = self.locals.position_checks.next_due().is_some_and(|due| due <= self.now);
         let orders = self.orders.has_work();
         let waits = queries || left || checks || orders || !self.outgoing.is_empty();
@@ -129,6 +131,7 @@ impl Hub {
         self.unfinished |= self.home.continue_work(post, &mut self.budget);
         self.continue_surveys(post);
         self.budget.begin(Stage::Rest);
+        self.queued_since_send = false;
         if self.locals.has_idle() || !self.leaves.is_empty() {
             self.release_channels(post);
         }

@@ -64,6 +64,7 @@ impl Hub {
         let lookup = Lookup::Renewal(request);
         let request = LookupRequest { address: self.address(slot), lookup };
         self.outgoing.push_back(Message::LookupRequest(Box::new(request)));
+        self.queued_since_send = true;
         Some(self.unix_time() + RENEWAL_PAUSE)
     }
 

@@ -289,7 +289,10 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::settings::HubSettings;
-    use crate::hub::tests::{ROOMY, hub, publish, subscriber, transmit, uni_subscriber};
+    use crate::hub::shard_state::WORK;
+    use crate::hub::tests::{
+        LoneShardBus, ROOMY, hub, publish, subscriber, transmit, uni_subscriber,
+    };
     use crate::wire::frame;
     use std::sync::Arc;
 
@@ -316,6 +319,22 @@ mod tests {
         let sent = transmit(&mut hub, &[]);
         assert!(sent[0].1.ends_with(b"\x0b\xc0slow"), "{sent:?}");
         assert_eq!(hub.resource_counts().outboxes, 0);
+    }
+
+    #[test]
+    fn the_close_of_a_slow_consumer_behind_the_sends_to_homes_causes_another_turn() {
+        let mut hub = hub(1000, ROOMY, ROOMY);
+        let slot = subscriber(&mut hub);
+        transmit(&mut hub, &[slot]);
+        publish(&mut hub, slot, 1000);
+        hub.send_waiting(&mut LoneShardBus::default());
+        hub.fan_out();
+        transmit(&mut hub, &[]);
+        assert_eq!(hub.connections[slot].phase, Phase::Closing);
+        assert!(hub.is_busy(), "the channel is not released yet");
+        hub.set_share(WORK, true);
+        hub.send_waiting(&mut LoneShardBus::default());
+        assert!(!hub.is_busy());
     }
 
     #[test]

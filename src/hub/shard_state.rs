@@ -118,6 +118,10 @@ pub struct Hub {
     pub(super) deadlines_done: usize,
     /// Whether work was left for the next turn because the budget was used up.
     pub(super) unfinished: bool,
+    /// Whether leaves, departures or messages to the backend were queued since
+    /// [`Hub::send_waiting`]. A slow consumer can be closed behind that part of the turn, without
+    /// an event to follow.
+    pub(super) queued_since_send: bool,
     /// Connections whose input continues in the next turn.
     pub(super) ready: VecDeque<u32>,
     /// Connections whose TLS handshake has a record to handle.
@@ -238,6 +242,7 @@ impl Hub {
             deadline_share: deadlines_of_pass(false),
             deadlines_done: 0,
             unfinished: false,
+            queued_since_send: false,
             ready: VecDeque::new(),
             handshakes: VecDeque::new(),
             blocked: Vec::new(),

@@ -108,6 +108,7 @@ impl Hub {
         let connection = &mut self.connections[slot];
         self.locals.leave(&mut connection.subscriptions, key);
         connection.subscribed -= 1;
+        self.queued_since_send = true;
     }
 
     /// Whether the home has not got the leave of this connection yet.

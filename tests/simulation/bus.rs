@@ -87,6 +87,13 @@ impl Bus {
         self.asleep[usize::from(endpoint)] = !self.news[usize::from(endpoint)];
     }
 
+    /// Whether a shard sleeps although an inbox that it must send to has so much room that senders
+    /// which wait are woken.
+    pub fn oversleeps(&self, endpoint: Endpoint, (to, rank): (Endpoint, Rank)) -> bool {
+        let inbox = &self.stations[usize::from(to)][rank as usize];
+        self.asleep[usize::from(endpoint)] && inbox.taken <= inbox.capacity / 2
+    }
+
     /// Messages in all queues, and reservations.
     pub fn taken(&self) -> usize {
         let own: usize = self.own.iter().map(OwnQueues::taken).sum();

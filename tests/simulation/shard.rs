@@ -125,20 +125,24 @@ impl Shard {
             _ => {
                 around.bus.ring(&mut self.bells);
                 self.turn_began = None;
-                return Ok(Some(self.sleep(around)));
+                return self.sleep(around).map(Some);
             }
         }
         Ok(None)
     }
 
     /// Sleeps if no work is left; returns whether some is.
-    fn sleep(&mut self, around: &mut HomeContext<'_>) -> bool {
+    fn sleep(&mut self, around: &mut HomeContext<'_>) -> Result<bool, String> {
         let told = self.events.is_empty() && self.late.is_empty();
         let busy = self.goes_on || self.hub.is_busy() || !told;
         if !busy {
             around.bus.sleep(self.endpoint);
+            let control = (self.hub.control(), Rank::Ingress);
+            if self.hub.has_outgoing() && around.bus.oversleeps(self.endpoint, control) {
+                return Err(format!("shard {} sleeps and keeps hook events", self.endpoint));
+            }
         }
-        busy
+        Ok(busy)
     }
 
     fn take_events(&mut self, around: &mut HomeContext<'_>) {
@@ -252,6 +256,7 @@ impl Shard {
                 self.stalled[rank as usize] = Some(message);
                 return true;
             }
+            trace!("  shard {} takes {message:?}", self.endpoint);
             let mut line = around.bus.line(self.endpoint, &mut self.bells);
             if let Err(message) = self.hub.handle(&mut line, message) {
                 self.stalled[rank as usize] = Some(message);

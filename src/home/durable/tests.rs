@@ -548,6 +548,26 @@ fn a_removed_history_stays_removed() {
 }
 
 #[test]
+fn a_publication_behind_a_removal_expires_by_its_own_ttl() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    node.ask(ChannelQuery::RemoveHistory);
+    node.publish("2", "", 2);
+    let Some(Message::StoreWrite(removal)) = node.sent().0.into_iter().next() else {
+        panic!("a write");
+    };
+    let removed = node.write(*removal, true);
+    node.send(removed);
+    node.pass(1_000);
+    node.publish("3", "", 3);
+    let Some(Message::StoreWrite(write)) = node.sent().0.pop() else { panic!("a write") };
+    let record = write.change.record.unwrap();
+    assert_eq!((record.first, record.top, record.due), (2, 3, 1_000_000 + RETENTION.ttl));
+}
+
+#[test]
 fn publications_and_streams_end_on_disk_too() {
     let mut node = Node::new();
     node.pass(0);

@@ -353,7 +353,10 @@ impl Home {
             stored.sent_version = None;
         }
         if after.first > after.top {
-            stored.due = ends;
+            // A later publication is the first one of the history, and has set when it expires.
+            if stored.sent == after {
+                stored.due = ends;
+            }
         } else if has_all {
             stored.due = due.unwrap_or(ends);
         }

@@ -176,6 +176,7 @@ impl Client {
             1000 | 0 => self.manners.said_close,
             _ => false,
         };
+        trace!("  client {} is closed with {code}", self.number);
         self.closed = Some(code);
         expected.then_some(()).ok_or(format!("closed with {code}"))
     }

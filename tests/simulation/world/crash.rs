@@ -87,9 +87,16 @@ impl World {
         Ok(())
     }
 
-    /// All clients leave, and everything ends by its age.
+    /// All clients leave, and everything ends by its age. The removal of idempotency keys may be
+    /// left for the time in which the disk fails.
     pub(super) fn idle(&mut self) -> Result<(), String> {
         self.end_clients()?;
+        if self.random.one_in(2) {
+            self.pass_time(HOLD_TIME + 60_000)?;
+            // Every shard makes a turn, so that no later connection begins in the past.
+            self.node.bus.asleep.fill(false);
+            self.settle()?;
+        }
         self.settling = false;
         Ok(())
     }
