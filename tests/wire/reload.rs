@@ -60,17 +60,21 @@ fn a_hundred_reloads_under_load_change_values_and_disconnect_nobody() {
     let published = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             let mut published = 0;
-            while goes_on.load(Ordering::Acquire) {
+            loop {
+                // One more comes after the last reload.
+                let is_last = !goes_on.load(Ordering::Acquire);
                 // The key of a moment ago is the previous one at most.
                 let key = format!("key-{}", key.load(Ordering::Acquire));
                 let body = format!(r#"{{"channel":"load","data":{published}}}"#);
                 let (status, answer) = call(&server, &key, "publish", &body);
                 assert_eq!(status, 200, "{answer}");
                 published += 1;
+                if is_last {
+                    return published;
+                }
                 // The watchers read at the end, so the outboxes must have room for everything.
                 std::thread::sleep(Duration::from_millis(3));
             }
-            published
         });
         for round in 1..=100 {
             server.rewrite(FILE, &nth(round));
