@@ -58,7 +58,7 @@ pub struct StoredKey {
 }
 
 /// A change of one stream. All of it is on disk, or nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct StreamChange {
     /// The stream after the change; `None`: the stream has ended, and its record is removed.
     pub record: Option<StreamRecord>,

@@ -187,14 +187,7 @@ pub(crate) mod tests {
     use crate::wire::protocol::{Epoch, Position};
 
     pub(crate) fn change() -> StreamChange {
-        StreamChange {
-            record: None,
-            publication: None,
-            is_carried: false,
-            erased: [0..0, 0..0],
-            key: None,
-            erased_keys: Vec::new(),
-        }
+        StreamChange::default()
     }
 
     pub(crate) fn write(channel: &str, change: StreamChange) -> StoreWrite {

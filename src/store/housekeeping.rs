@@ -197,11 +197,7 @@ fn newest_bytes(view: &impl View, channel: &str, record: &StreamRecord) -> Resul
 
 /// Offsets of publications that do not belong to the stream of the channel.
 fn remains_of(view: &impl View, channel: &str, most: usize) -> Result<Vec<u64>, Fault> {
-    let record = view.get(Table::Streams, &layout::stream_key(channel))?;
-    let settled = match record {
-        Some(record) => records::read_stream(&record)?.settled,
-        None => u64::MAX,
-    };
+    let settled = reading::table_record(view, channel)?.map_or(u64::MAX, |record| record.settled);
     let mut offsets = Vec::new();
     let range = layout::publication_keys(channel, &(0..settled));
     let range = &range.start[..]..&range.end[..];

@@ -46,15 +46,6 @@ pub fn table_record(view: &impl View, channel: &str) -> Result<Option<StreamReco
     record.map(|record| records::read_stream(&record)).transpose()
 }
 
-/// The newest record of a stream, also of one that has ended.
-///
-/// # Errors
-/// The disk cannot be read, or a record cannot be decoded.
-pub fn record(view: &impl View, channel: &str) -> Result<Option<StreamRecord>, Fault> {
-    let Some(record) = table_record(view, channel)? else { return Ok(None) };
-    newest_record(view, channel, record).map(Some)
-}
-
 /// The newest record of the stream of which the table of streams has `record`.
 ///
 /// # Errors
@@ -115,11 +106,6 @@ struct Reading<'a, V> {
 }
 
 impl<V: View> Reading<'_, V> {
-    /// The record of the stream, also of one that has ended.
-    fn record(&self) -> Result<Option<StreamRecord>, Fault> {
-        record(&self.view, self.channel)
-    }
-
     fn load(&self, limits: (usize, usize), first: Option<u64>) -> Result<LoadedStream, Fault> {
         let record = table_record(&self.view, self.channel)?;
         let recorded = record.as_ref().map_or(0, |record| record.top);
@@ -238,7 +224,9 @@ impl<V: View> Reading<'_, V> {
         (limit, bytes): (usize, usize),
         order: Order,
     ) -> Result<Result<Vec<StoredPublication>, StoreRefusal>, Fault> {
-        let Some(record) = self.record()? else { return Ok(Ok(Vec::new())) };
+        let Some(record) = table_record(&self.view, self.channel)? else {
+            return Ok(Ok(Vec::new()));
+        };
         let wanted = match planted(PlantedFault::RangeByRecord) {
             true => wanted.start.max(record.first)..wanted.end.min(record.top + 1),
             false => wanted,

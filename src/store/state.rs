@@ -6,8 +6,7 @@
 //! term of its homes is kept; an answer that finds no room waits and keeps nothing else from being
 //! answered.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
@@ -17,8 +16,10 @@ use crate::model::names::Names;
 use crate::model::storage::{
     StoreAnswer, StoreDue, StoreRead, StoreRefusal, StoreWrite, StoreWritten,
 };
-use crate::store::housekeeping::{Cleanup, Findings};
-use crate::store::weight;
+use crate::store::batch::Batch;
+use crate::store::disk::{Fault, View};
+use crate::store::housekeeping::{Cleanup, Findings, Remains};
+use crate::store::{reading, weight};
 
 /// Maximum number of writes that wait for a batch; further ones wait in the inbox.
 const WRITES_MAX: usize = 8192;
@@ -67,6 +68,26 @@ pub struct Work {
     pub writes: Vec<StoreWrite>,
     /// What is removed beside.
     pub cleanup: Cleanup,
+}
+
+impl Work {
+    /// The changes, on top of what is on disk.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn batch<'a, V: View>(&self, view: &'a V) -> Result<Batch<'a, V>, Fault> {
+        let mut batch = Batch::new(view, reading::epochs(view)?);
+        for write in &self.writes {
+            batch.add(write)?;
+        }
+        for Remains { channel, offsets } in &self.cleanup.remains {
+            batch.remove_remains(channel, offsets)?;
+        }
+        for key in &self.cleanup.keys {
+            batch.remove_expired_key(key.clone());
+        }
+        Ok(batch)
+    }
 }
 
 /// The state of the store.

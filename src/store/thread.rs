@@ -19,9 +19,8 @@ use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
 use crate::model::message::{Message, Post as _, Rank};
 use crate::model::names::Names;
 use crate::model::storage::StoreRead;
-use crate::store::batch::Batch;
 use crate::store::disk::{Disk, Fault, FaultKind};
-use crate::store::housekeeping::{Housekeeper, Remains};
+use crate::store::housekeeping::Housekeeper;
 use crate::store::reading;
 use crate::store::service::Service;
 use crate::store::state::{StoreState, Work};
@@ -293,16 +292,7 @@ impl<D: Disk> Committer<D> {
     fn write(&mut self, work: &Work) -> Result<(), Fault> {
         let disk = &self.shared.disk;
         let view = disk.view()?;
-        let mut batch = Batch::new(&view, reading::epochs(&view)?);
-        for write in &work.writes {
-            batch.add(write)?;
-        }
-        for Remains { channel, offsets } in &work.cleanup.remains {
-            batch.remove_remains(channel, offsets)?;
-        }
-        for key in &work.cleanup.keys {
-            batch.remove_expired_key(key.clone());
-        }
+        let batch = work.batch(&view)?;
         let (publications, bytes) = (batch.publications(), batch.bytes());
         let changes = batch.into_changes();
         drop(view);

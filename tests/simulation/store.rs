@@ -10,9 +10,8 @@ use std::sync::Arc;
 use drumline::model::message::{Endpoint, Message, Post, Rank};
 use drumline::model::names::Names;
 use drumline::model::storage::{StoreAnswer, StoreRead};
-use drumline::store::batch::Batch;
 use drumline::store::disk::{Change, Fault as DiskFault, FaultKind};
-use drumline::store::housekeeping::{Housekeeper, Remains};
+use drumline::store::housekeeping::Housekeeper;
 use drumline::store::reading;
 use drumline::store::state::{StoreState, Work};
 
@@ -193,17 +192,7 @@ impl Store {
 
     fn changes(&self, work: &Work) -> Result<Vec<Change>, DiskFault> {
         let view = self.disk.view()?;
-        let mut batch = Batch::new(&view, reading::epochs(&view)?);
-        for write in &work.writes {
-            batch.add(write)?;
-        }
-        for Remains { channel, offsets } in &work.cleanup.remains {
-            batch.remove_remains(channel, offsets)?;
-        }
-        for key in &work.cleanup.keys {
-            batch.remove_expired_key(key.clone());
-        }
-        Ok(batch.into_changes())
+        Ok(work.batch(&view)?.into_changes())
     }
 
     /// Makes a step of the housekeeping, if one is due.

@@ -202,11 +202,9 @@ impl Home {
         let record = stream.record(after, None, times);
         let change = StreamChange {
             record: (!matches!(what, What::End)).then_some(record),
-            publication: None,
-            is_carried: false,
             erased: [old, beyond],
-            key: None,
             erased_keys,
+            ..StreamChange::default()
         };
         self.send_write(post, (at, WRITE_OVERHEAD), what, change, after);
     }
@@ -215,14 +213,7 @@ impl Home {
     /// otherwise the store finds it again.
     pub(super) fn end_stored(&mut self, post: &mut impl Post, at: u32) {
         if self.reserve_write(post, WRITE_OVERHEAD) {
-            let change = StreamChange {
-                record: None,
-                publication: None,
-                is_carried: false,
-                erased: [0..0, 0..0],
-                key: None,
-                erased_keys: Vec::new(),
-            };
+            let change = StreamChange::default();
             // The stream that follows begins so.
             let after = Span { top: 0, first: 1, oldest: 1 };
             self.send_write(post, (at, WRITE_OVERHEAD), What::End, change, after);

@@ -11,7 +11,7 @@ use crate::store::disk::{Disk, Table};
 use crate::store::folder::failure;
 use crate::store::tools::archive::{ArchiveWriter, Counts, Entry, Key, Publication, Stream, Value};
 use crate::store::tools::walk;
-use crate::store::{layout, reading, records};
+use crate::store::{layout, records};
 
 /// Writes an export. `now` is unix time in milliseconds.
 ///
@@ -21,9 +21,7 @@ pub fn write(disk: &impl Disk, now: u64, to: impl Write) -> Result<Counts, Failu
     let mut archive = ArchiveWriter::new(to).map_err(|error| unwritable(&error))?;
     walk::entries(disk, Table::Streams, |view, key, bytes| {
         let Some((channel, _)) = layout::split_channel(key) else { return Ok(()) };
-        let record = records::read_stream(bytes)
-            .and_then(|record| reading::newest_record(view, channel, record))
-            .map_err(|fault| failure(&fault))?;
+        let record = walk::record(view, channel, bytes).map_err(|fault| failure(&fault))?;
         if record.ends <= now {
             return Ok(());
         }

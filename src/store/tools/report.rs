@@ -101,9 +101,7 @@ pub fn stats(disk: &impl Disk, folder: &Path) -> Result<Report, Failure> {
     walk::entries(disk, Table::Streams, |view, key, bytes| {
         report.streams += 1;
         let Some((channel, _)) = layout::split_channel(key) else { return Ok(()) };
-        let record = records::read_stream(bytes);
-        let newest = record.and_then(|record| reading::newest_record(view, channel, record));
-        let first = newest.map_or(0, |record| record.first);
+        let first = walk::record(view, channel, bytes).map_or(0, |record| record.first);
         walk::publications(view, channel, |offset, _| {
             let count = match offset < first {
                 true => &mut report.remains,
@@ -166,9 +164,7 @@ fn check_stream(
         report.fault("a key of a stream is no channel");
         return Ok(());
     };
-    let record = records::read_stream(bytes)
-        .and_then(|record| reading::newest_record(view, channel, record));
-    let record = report.note(channel, record);
+    let record = report.note(channel, walk::record(view, channel, bytes));
     let Some(StreamRecord { epoch, top, first, .. }) = record else { return Ok(()) };
     if first == 0 || first > top.saturating_add(1) {
         report.fault(format!("{channel}: the first offset {first} does not fit the top {top}"));

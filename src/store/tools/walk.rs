@@ -5,9 +5,10 @@
 //! invariant: a stream and its publications come from one view.
 
 use crate::base::failure::Failure;
-use crate::store::disk::{Disk, Order, Table, View};
+use crate::model::storage::StreamRecord;
+use crate::store::disk::{Disk, Fault, Order, Table, View};
 use crate::store::folder::failure;
-use crate::store::layout;
+use crate::store::{layout, reading, records};
 
 /// Entries of a table that come from one view.
 const ENTRIES: usize = 64;
@@ -39,6 +40,14 @@ pub fn entries<'d, D: Disk>(
             None => return Ok(()),
         }
     }
+}
+
+/// The newest record of a stream of which the table of streams has these bytes.
+///
+/// # Errors
+/// The disk cannot be read, or a record cannot be decoded.
+pub fn record(view: &impl View, channel: &str, bytes: &[u8]) -> Result<StreamRecord, Fault> {
+    reading::newest_record(view, channel, records::read_stream(bytes)?)
 }
 
 /// Calls `visit` with the offset and the bytes of each publication of a channel.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use drumline::home::idempotency_keys::HOLD_TIME;
 use drumline::store::disk::{Fault as DiskFault, Table};
 use drumline::store::layout::{split_channel, split_publication_key};
-use drumline::store::reading::record;
+use drumline::store::reading::{newest_record, table_record};
 use drumline::store::records::read_key;
 
 use super::World;
@@ -177,8 +177,9 @@ impl World {
         let view = store.disk.view().map_err(told)?;
         for (key, _) in store.disk.table(Table::Streams) {
             let (channel, _) = split_channel(key).ok_or("a key of no stream")?;
-            let record =
-                record(&view, channel).map_err(told)?.ok_or("a stream without a record")?;
+            let record = table_record(&view, channel).map_err(told)?;
+            let record = record.ok_or("a stream without a record")?;
+            let record = newest_record(&view, channel, record).map_err(told)?;
             let offsets = offsets.get(channel).map_or(&[][..], |offsets| &offsets[..]);
             let history = record.first..record.top + 1;
             let found = offsets.iter().filter(|offset| history.contains(offset)).count();
