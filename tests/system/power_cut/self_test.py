@@ -4,6 +4,7 @@ Owns the recordings of log_writer.py. Without this, a recorder or a disk that ke
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,8 @@ class Entries:
             found = list(log_writer.read_entries(folder, self.checks))
         except (OSError, ValueError) as error:
             raise cuts.Lost(f"the store does not open: {error}") from error
-        numbers = [int(entry.split(b":")[0]) for entry in found if entry[:1].isdigit()]
-        if len(numbers) < len(found) or found != list(map(log_writer.entry_of, numbers)):
+        numbers = [int(number[1]) for number in map(re.compile(rb"(\d{1,9}):").match, found) if number]
+        if found != list(map(log_writer.entry_of, numbers)):
             raise cuts.Lost("an entry is not whole")
         if self.last is not None and (not numbers or numbers[-1] < self.last):
             raise cuts.Lost(f"entry {self.last} is lost: the last one is {numbers[-1:]}")
