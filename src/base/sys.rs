@@ -3,13 +3,15 @@
 //!
 //! Owns no state. Never touches a connection. Errors are those of the kernel.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Resource, Rlimit};
 use rustix::termios;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -191,6 +193,25 @@ pub fn wait_for_doorbell(bell: impl AsFd, patience: Duration) {
         tv_nsec: patience.subsec_nanos().into(),
     };
     let _ = rustix::event::poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&time));
+}
+
+/// Duplicates the descriptors that this process has open under a path. A duplicate shares position
+/// and flags with its original. Another thread can have closed and opened files meanwhile, so the
+/// caller compares the inodes.
+pub fn own_descriptors(path: &Path) -> io::Result<Vec<File>> {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number
+            && std::fs::read_link(entry.path()).is_ok_and(|target| target == path)
+        {
+            let duplicate = rustix::process::pidfd_getfd(&own, number, PidfdGetfdFlags::empty())?;
+            found.push(duplicate.into());
+        }
+    }
+    Ok(found)
 }
 
 /// Returns random bytes from the kernel.

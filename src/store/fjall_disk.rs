@@ -21,6 +21,7 @@ use rustix::fs::{StatVfs, StatVfsMountFlags};
 use crate::base::sys;
 use crate::store::disk::{Change, Disk, Fault, FaultKind, Order, Table, View, Visitor};
 use crate::store::folder::{self, Folder};
+use crate::store::journal_room::JournalRoom;
 use crate::store::{fjall_log, journals, layout, manifests};
 
 /// Memory for blocks of tables.
@@ -58,6 +59,8 @@ struct Tables {
     keyspaces: [Keyspace; Table::ALL.len()],
     /// Commits since a table in memory became full.
     full: AtomicU32,
+    /// Room in the journal. It is locked while a batch is written to the journal.
+    room: Mutex<JournalRoom>,
 }
 
 impl Tables {
@@ -84,7 +87,8 @@ impl Tables {
         };
         let [streams, publications, keys, state] = Table::ALL;
         let keyspaces = [open(streams)?, open(publications)?, open(keys)?, open(state)?];
-        Ok(Tables { database, keyspaces, full: AtomicU32::new(0) })
+        let room = Mutex::new(JournalRoom::new(path));
+        Ok(Tables { database, keyspaces, full: AtomicU32::new(0), room })
     }
 
     /// Whether the background threads are behind.
@@ -117,6 +121,8 @@ impl Tables {
 
     fn commit(&self, changes: Vec<Change>) -> fjall::Result<()> {
         self.catch_up()?;
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.take(journals::bytes_of(&changes));
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         for Change { table, key, value } in changes {
             match value {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::store::disk::Fault;
+use crate::store::disk::{Change, Fault};
 
 /// Tags of the entries of a journal.
 const START: u8 = 1;
@@ -39,6 +39,14 @@ const SECTOR: usize = 512;
 const BLOCK: u64 = 1 << 20;
 /// Bytes that are written again at a time.
 const PIECE: usize = 1 << 20;
+
+/// Bytes that a batch of changes takes in a journal.
+pub fn bytes_of(changes: &[Change]) -> u64 {
+    let item = |change: &Change| {
+        1 + ITEM_BYTES + change.key.len() + change.value.as_ref().map_or(0, Vec::len)
+    };
+    (START_BYTES + 1 + END_BYTES + changes.iter().map(item).sum::<usize>()) as u64
+}
 
 /// What stands in a journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod fjall_disk;
 mod fjall_log;
 pub mod folder;
 pub mod housekeeping;
+mod journal_room;
 pub mod journals;
 pub mod layout;
 pub mod manifests;
