@@ -128,10 +128,12 @@ step_loom() {
     cargo test -p drumline-loom
 }
 
-# The server and the simulation are optimized, their dependencies are those of the other steps. The
-# variable is set here alone: the server refuses unknown variables with this prefix.
+# The server and the simulation are optimized and have no symbols of a debugger, which take long to write; their
+# dependencies are those of the other steps. The variable is set here alone: the server refuses unknown variables with
+# this prefix.
 step_simulation() {
-    local tests=(cargo test --config 'profile.dev.package.drumline.opt-level=1' "${TESTS[@]}" --test simulation)
+    local profile=profile.dev.package.drumline
+    local tests=(cargo test --config "$profile.opt-level=2" --config "$profile.debug=false" "${TESTS[@]}" --test simulation)
     export RUST_BACKTRACE=0
     "${tests[@]}" -- --nocapture --skip every_seed &&
         DRUMLINE_SIMULATION_SEEDS=$SIMULATION_SEEDS "${tests[@]}" -- --nocapture every_seed |
