@@ -32,6 +32,8 @@ const BODY_MAX: usize = 16 << 20;
 const SLACK: u64 = 1 << 20;
 /// Permissions of the file: entries name users.
 const MODE: u32 = 0o600;
+/// Maximum number of an entry, so that there is a next number.
+const NUMBER_MAX: u64 = u64::MAX - 1;
 /// Kinds of records.
 const ADDED: u8 = 1;
 const REMOVED: u8 = 2;
@@ -39,7 +41,7 @@ const REMOVED: u8 = 2;
 /// Why an entry is not kept.
 #[derive(Debug)]
 pub enum NotKept {
-    /// The entries have as many bytes as they may have.
+    /// The entries have as many bytes as they may have, or no number is left.
     Full,
     /// The disk is full, read-only or faulty.
     Io(io::Error),
@@ -202,6 +204,7 @@ impl EntryLog {
     }
 
     fn insert(&mut self, number: u64, place: Place) {
+        self.forget(number);
         self.bytes += place.bytes;
         self.entries.insert(number, place);
     }
@@ -219,7 +222,8 @@ impl EntryLog {
     /// The entry does not fit, or the disk is full, read-only or faulty. Then it is not kept.
     pub fn add(&mut self, entry: &[u8]) -> Result<u64, NotKept> {
         let bytes = (HEAD_BYTES + BODY_HEAD_BYTES + entry.len()) as u64;
-        if entry.len() > BODY_MAX - BODY_HEAD_BYTES || self.bytes + bytes > self.bytes_max {
+        let is_large = entry.len() > BODY_MAX - BODY_HEAD_BYTES;
+        if is_large || self.bytes + bytes > self.bytes_max || self.next > NUMBER_MAX {
             return Err(NotKept::Full);
         }
         let (number, at) = (self.next, self.append(self.next, ADDED, entry)?);
@@ -345,8 +349,12 @@ fn next_record(bytes: &[u8]) -> Result<(u64, u8, &[u8]), Option<&'static str>> {
         return Err(Some("the checksum of a record is wrong"));
     }
     let (number, rest) = body.split_first_chunk().ok_or(None)?;
+    let number = u64::from_le_bytes(*number);
+    if number > NUMBER_MAX {
+        return Err(Some("a record has an impossible number"));
+    }
     match rest.split_first() {
-        Some((&kind @ (ADDED | REMOVED), entry)) => Ok((u64::from_le_bytes(*number), kind, entry)),
+        Some((&kind @ (ADDED | REMOVED), entry)) => Ok((number, kind, entry)),
         _ => Err(Some("a record has an unknown kind")),
     }
 }
@@ -428,6 +436,19 @@ mod tests {
         fs::write(folder.path().join(NAME), newer).unwrap();
         assert!(opened(folder.path()).1.is_empty());
         assert!(!folder.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn a_number_without_a_next_one_is_damage_and_a_repeated_one_counts_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = format!("drumline {NAME} format 1\n").into_bytes();
+        let records = [(NUMBER_MAX, "a"), (NUMBER_MAX, "b"), (u64::MAX, "c")];
+        let records = records.map(|(number, entry)| record(number, ADDED, entry.as_bytes()));
+        fs::write(folder.path().join(NAME), [begin, records.concat()].concat()).unwrap();
+        let (mut log, entries) = opened(folder.path());
+        assert_eq!((entries, asides(folder.path())), (vec!["b".to_owned()], 1));
+        assert_eq!(log.bytes, records[1].len() as u64);
+        assert!(matches!(log.add(b"later"), Err(NotKept::Full)), "no number is left");
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Span {
     pub first: u64,
     /// Offset of the oldest publication that may be on disk. Those before `first` are remains.
     pub oldest: u64,
+    /// When the publication at `first` expires, by the monotonic clock; it may be earlier than
+    /// that.
+    pub due: u64,
 }
 
 impl Span {

@@ -30,14 +30,15 @@ impl Stream {
         let next = top + 1;
         let (first, due) = alive.map_or((next, ends), |(first, due)| (first.min(next), due));
         let oldest = oldest.unwrap_or(first).min(first);
+        let due = times.moment_of(due);
         let stored = StoredPart {
             first,
             oldest,
-            sent: Span { top, first, oldest },
+            sent: Span { top, first, oldest, due },
             is_uncertain: record.as_ref().is_some_and(|record| record.first != first),
             is_recorded,
             recorded: *recorded,
-            due: times.moment_of(due),
+            due,
             ..StoredPart::default()
         };
         let position = Position { offset: top, epoch: *epoch };
@@ -58,20 +59,18 @@ impl Stream {
     /// The stream as it is committed.
     pub fn span(&self) -> Span {
         let top = self.position().offset;
-        let (first, oldest) =
-            self.stored().map_or((top + 1, top + 1), |one| (one.first, one.oldest));
-        Span { top, first, oldest }
+        let empty = Span { top, first: top + 1, oldest: top + 1, due: 0 };
+        self.stored().map_or(empty, |stored| {
+            let StoredPart { first, oldest, due, .. } = *stored;
+            Span { top, first, oldest, due }
+        })
     }
 
-    /// The record of the stream after a write. A new publication at the top leaves the history at
-    /// `expires`, and the stream then ends at `ends`, both in unix time.
-    pub fn record(&self, after: Span, added: Option<(u64, u64)>, times: Times) -> StreamRecord {
-        let ends = added.map_or(times.unix_of(self.ends()), |(_, ends)| ends);
-        let due = match added {
-            Some((expires, _)) if after.first == after.top => expires,
-            _ if after.first > after.top => ends,
-            _ => self.first_due(after.first, times),
-        };
+    /// The record of the stream after a write. After a new publication the stream ends at
+    /// `new_end`, in unix time.
+    pub fn record(&self, after: Span, new_end: Option<u64>, times: Times) -> StreamRecord {
+        let ends = new_end.unwrap_or_else(|| times.unix_of(self.ends()));
+        let due = if after.first > after.top { ends } else { times.unix_of(after.due) };
         let sent = self.stored().and_then(|stored| stored.sent_version.clone());
         let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
         let version = sent.or_else(|| self.version().map(|version| Box::new(version.clone())));
@@ -83,11 +82,14 @@ impl Stream {
         StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, version }
     }
 
-    /// When the publication at `first` expires, in unix time, or earlier: memory may not have it.
-    fn first_due(&self, first: u64, times: Times) -> u64 {
+    /// When the publication at `first`, which begins the history after the writes that were sent,
+    /// expires, or earlier: memory may not have it.
+    pub fn sent_due(&self, first: u64) -> u64 {
+        let Some(stored) = self.stored() else { return 0 };
+        // Otherwise no write that was sent and is not committed has changed the begin.
+        let begins_anew = stored.sent.first > stored.first.min(self.position().offset);
         let in_memory = self.first_expires().filter(|_| first >= self.first_kept());
-        let stored = self.stored().map_or(times.now, |stored| stored.due);
-        times.unix_of(in_memory.unwrap_or(stored))
+        in_memory.unwrap_or(if begins_anew { stored.sent.due } else { stored.due })
     }
 
     /// The publications that only the store has and that a recovery needs.

@@ -568,6 +568,31 @@ fn a_publication_behind_a_removal_expires_by_its_own_ttl() {
 }
 
 #[test]
+fn a_failed_publication_does_not_delay_the_expiry_of_the_one_that_it_would_have_replaced() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    let expires = 1_000_000 + RETENTION.ttl;
+    node.pass(8_000);
+    // The second publication would be the only one of its history.
+    node.ask(ChannelQuery::RemoveHistory);
+    node.publish("2", "", 2);
+    node.store(false);
+    node.shed();
+    // The correction tells the disk when the first publication expires.
+    node.pass(1_500);
+    assert_eq!(outcomes(&node.store(true)), [(2, Err(Error::INTERNAL))]);
+    let record = node.disk["a"].record.clone().unwrap();
+    assert_eq!((record.first, record.top, record.due), (1, 1, expires));
+    // Memory knows it, too.
+    node.pass(500);
+    let channels = &node.home.channels;
+    let stream = channels.find(hash(), "a").and_then(|at| channels.stream_of(at)).unwrap();
+    assert!(channels.streams.get(stream).is_due(node.now));
+}
+
+#[test]
 fn publications_and_streams_end_on_disk_too() {
     let mut node = Node::new();
     node.pass(0);

@@ -81,15 +81,20 @@ impl Home {
         let (retention, times) = (request.retention?, self.durable.times);
         let stream = self.channels.stream_of(at)?;
         let stream = self.channels.streams.get_mut(stream);
-        let epoch = stream.epoch();
-        let stored = stream.stored_mut()?;
+        let (epoch, stored) = (stream.epoch(), stream.stored()?);
         let top = stored.sent.top + 1;
         let is_carried = stored.can_carry(top);
         let size = retention.size as u64;
         let first = stored.sent.first.max(stored.first).max((top + 1).saturating_sub(size));
         // Only what is no longer part of the committed history is erased.
         let old = Span { first: stored.first, ..stored.sent }.remains(ERASED_MAX);
-        let after = Span { top, first, oldest: old.end.max(stored.sent.oldest) };
+        let oldest = old.end.max(stored.sent.oldest);
+        let due = match first == top {
+            true => times.now.saturating_add(retention.ttl),
+            false => stream.sent_due(first),
+        };
+        let after = Span { top, first, oldest, due };
+        let stored = stream.stored_mut()?;
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, top);
         stored.sent = after;
         if planted(PlantedFault::TrimmedBeforeCommit) {
@@ -98,12 +103,9 @@ impl Home {
         let guard = request.guard.as_deref();
         stored.sent_version = guard.and_then(version_of).or(stored.sent_version.take());
         let position = Position { offset: top, epoch };
-        if first == top {
-            stored.due = times.now.saturating_add(retention.ttl);
-        }
         let expires = times.unix.saturating_add(retention.ttl);
         let ends = times.unix.saturating_add(retention.meta_ttl);
-        let record = stream.record(after, Some((expires, ends)), times);
+        let record = stream.record(after, Some(ends), times);
         let prepared = self.channels.encode(request, Some(position));
         let publication = prepared.publication().clone();
         let change = StreamChange {
@@ -192,11 +194,13 @@ impl Home {
         let times = self.durable.times;
         let Some(stream) = self.channels.stream_of(at) else { return };
         let stream = self.channels.streams.get_mut(stream);
-        let Some(stored) = stream.stored_mut() else { return };
+        let Some(stored) = stream.stored() else { return };
         let old = Span { first: stored.first, ..stored.sent }.remains(ERASED_MAX);
         let oldest = old.end.max(stored.sent.oldest);
         let first = stored.sent.first.max(stored.first);
-        let after = change(Span { oldest, first, ..stored.sent });
+        let changed = change(Span { oldest, first, ..stored.sent });
+        let after = Span { due: stream.sent_due(changed.first), ..changed };
+        let Some(stored) = stream.stored_mut() else { return };
         stored.sent = after;
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, after.top);
         let record = stream.record(after, None, times);
@@ -215,7 +219,7 @@ impl Home {
         if self.reserve_write(post, WRITE_OVERHEAD) {
             let change = StreamChange::default();
             // The stream that follows begins so.
-            let after = Span { top: 0, first: 1, oldest: 1 };
+            let after = Span { top: 0, first: 1, oldest: 1, due: 0 };
             self.send_write(post, (at, WRITE_OVERHEAD), What::End, change, after);
         }
     }
@@ -344,12 +348,11 @@ impl Home {
             stored.sent_version = None;
         }
         if after.first > after.top {
-            // A later publication is the first one of the history, and has set when it expires.
-            if stored.sent == after {
-                stored.due = ends;
-            }
+            stored.due = ends;
         } else if has_all {
             stored.due = due.unwrap_or(ends);
+        } else if after.first == after.top {
+            stored.due = after.due;
         }
     }
 
