@@ -159,7 +159,8 @@ impl Channels {
             None => {
                 let ends = times.unix.saturating_add(UNPUBLISHED_TTL);
                 let epoch = self.epochs.epoch(channel.hash, channel.generation);
-                StreamRecord { epoch, top: 0, first: 1, settled: 1, ends, due: ends, version: None }
+                let (top, first, bytes, due) = (0, 1, 0, ends);
+                StreamRecord { epoch, top, first, settled: 1, ends, due, bytes, version: None }
             }
         };
         let Channel { name, hash, generation, interested, was_subscribed, .. } = channel;
@@ -192,6 +193,7 @@ fn memory_record(stream: &Stream, times: Times) -> StreamRecord {
         settled: stream.first_kept(),
         ends: times.unix_of(stream.ends()),
         due: times.unix_of(stream.next_expiry()),
+        bytes: 0,
         version: stream.version().map(|version| Box::new(version.clone())),
     }
 }

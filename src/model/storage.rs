@@ -33,6 +33,9 @@ pub struct StreamRecord {
     /// When the oldest publication expires, or when the stream ends if it keeps none, in
     /// milliseconds of unix time.
     pub due: u64,
+    /// Bytes of the publications of the history. Every publication adds its own, and one that goes
+    /// takes the mean of all, so a history cannot count for more than it has had.
+    pub bytes: u64,
     /// Version of the latest publication and the version epoch, as the application gave them.
     pub version: Option<Box<(u64, Box<str>)>>,
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::{
     AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable,
@@ -21,7 +21,9 @@ use rustix::fs::{StatVfs, StatVfsMountFlags};
 use crate::base::sys;
 use crate::store::disk::{Change, Disk, Fault, FaultKind, Order, Table, View, Visitor};
 use crate::store::folder::{self, Folder};
+use crate::store::journal_mark::{self, Mark};
 use crate::store::journal_room::JournalRoom;
+use crate::store::table_ages::{TableAges, TableInMemory};
 use crate::store::{fjall_log, journals, layout, manifests};
 
 /// Memory for blocks of tables.
@@ -61,6 +63,8 @@ struct Tables {
     full: AtomicU32,
     /// Room in the journal. It is locked while a batch is written to the journal.
     room: Mutex<JournalRoom>,
+    ages: Mutex<TableAges<{ Table::ALL.len() }>>,
+    mark: Mark,
 }
 
 impl Tables {
@@ -73,7 +77,7 @@ impl Tables {
         }
     }
 
-    fn open(path: &Path) -> Result<Self, Fault> {
+    fn open(path: &Path, mark: Mark) -> Result<Self, Fault> {
         let database = Database::builder(path)
             .cache_size(CACHE_BYTES)
             .max_cached_files(Some(FILES_MAX))
@@ -88,7 +92,8 @@ impl Tables {
         let [streams, publications, keys, state] = Table::ALL;
         let keyspaces = [open(streams)?, open(publications)?, open(keys)?, open(state)?];
         let room = Mutex::new(JournalRoom::new(path));
-        Ok(Tables { database, keyspaces, full: AtomicU32::new(0), room })
+        let ages = Mutex::new(TableAges::new(Instant::now()));
+        Ok(Tables { database, keyspaces, full: AtomicU32::new(0), room, ages, mark })
     }
 
     /// Whether the background threads are behind.
@@ -119,8 +124,25 @@ impl Tables {
         Ok(())
     }
 
+    /// Begins to write tables that have been in memory for long.
+    fn write_old(&self) -> fjall::Result<()> {
+        let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = || {
+            self.keyspaces.each_ref().map(|keyspace| {
+                let table = keyspace.tree.active_memtable();
+                TableInMemory { id: table.id(), is_empty: table.is_empty() }
+            })
+        };
+        let old = ages.old(Instant::now(), tables);
+        for (keyspace, _) in self.keyspaces.iter().zip(old).filter(|(_, is_old)| *is_old) {
+            keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
     fn commit(&self, changes: Vec<Change>) -> fjall::Result<()> {
         self.catch_up()?;
+        self.write_old()?;
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.take(journals::bytes_of(&changes));
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
@@ -130,6 +152,8 @@ impl Tables {
                 None => batch.remove(self.of(table), key),
             }
         }
+        // The last item.
+        batch.insert(self.of(Table::State), layout::MARK_KEY, self.mark);
         batch.commit()
     }
 
@@ -225,7 +249,7 @@ impl FjallDisk {
     /// Creates a database with all tables and the secret.
     fn create(&self) -> Result<(), Fault> {
         let path = self.folder.begin()?;
-        let tables = Tables::open(&path)?;
+        let tables = Tables::open(&path, journal_mark::create(&path)?)?;
         let (table, key) = (Table::State, layout::SECRET_KEY.to_vec());
         let value = Some(sys::random::<16>().map_err(|error| Fault::of(&path, &error))?.to_vec());
         let written = tables.commit(vec![Change { table, key, value }]);
@@ -270,9 +294,10 @@ impl FjallDisk {
 
     fn open(&self) -> Result<Tables, Fault> {
         manifests::check(&self.path)?;
-        journals::secure(&self.path)?;
+        let mark = journal_mark::read(&self.path)?;
+        journals::secure(&self.path, &mark)?;
         folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
-        let tables = Tables::open(&self.path)?;
+        let tables = Tables::open(&self.path, mark)?;
         let mark = tables.of(Table::State).get(layout::IMPORT_KEY);
         if mark.map_err(|error| self.fault(&error))?.is_some() {
             let text = format!("an import into {} is not complete", self.folder.path().display());
@@ -305,7 +330,9 @@ impl Disk for FjallDisk {
     }
 
     fn probe(&self) -> Result<(), Fault> {
-        self.tables()?.tables.probe().map_err(|error| self.fault(&error))
+        let open = self.tables()?;
+        let found = open.tables.probe().and_then(|()| open.tables.write_old());
+        found.map_err(|error| self.fault(&error))
     }
 
     fn reopen(&self) -> Result<(), Fault> {

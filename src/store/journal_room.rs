@@ -2,11 +2,11 @@
 //!
 //! Owns the length and the blocks of the newest journal behind its end. Never changes a byte: it
 //! writes zeros where zeros are read. The reason: a sync of a file that has grown, or that has got
-//! a new block, also writes the file's inode or extents, and takes up to twice the time. fjall
-//! makes a new journal with its final length, but appends to one that it finds, and allocates no
-//! blocks ahead. Failures cost speed alone, so they are ignored.
+//! a new block, also writes the file's inode or extents, and takes longer. fjall makes a new
+//! journal with its final length, but appends to one that it finds, and allocates no blocks ahead.
+//! Failures cost speed alone, so they are ignored.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -105,6 +105,8 @@ fn write_zeros(folder: &Path, bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::store::disk::{Disk as _, Table};
     use crate::store::fjall_disk::FjallDisk;

@@ -2,9 +2,10 @@
 //!
 //! Owns the knowledge of their format, which is that of fjall 3. Never changes a batch. fjall takes
 //! the first entry that it cannot read for the end of a journal and cuts the rest off. So a flipped
-//! bit in a length or a tag would silently remove every later batch. The invariants: a torn batch
-//! at the end is cut off; a batch that cannot be read before another one, or that is not torn, is
-//! refused with its place; afterwards the last batch is on disk, even if a sync failed and only the
+//! bit in a length or a tag would silently remove every later batch. Each batch ends with the mark
+//! of the database. The invariants: a torn batch at the end is cut off, whatever clients have put
+//! into it; a batch that cannot be read before another one, or that is not torn, is refused with
+//! its place; afterwards the last batch is on disk, even if a sync failed and only the
 //! page cache had it.
 //!
 //! The last part works because a failed sync is the last one of its database: every earlier batch
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::store::disk::{Change, Fault};
+use crate::store::journal_mark::{self, Mark};
+use crate::store::layout;
 
 /// Tags of the entries of a journal.
 const START: u8 = 1;
@@ -39,13 +42,16 @@ const SECTOR: usize = 512;
 const BLOCK: u64 = 1 << 20;
 /// Bytes that are written again at a time.
 const PIECE: usize = 1 << 20;
+/// More bytes than a batch has: it takes a few MiB of writes and one request more.
+const REST_MAX: usize = 64 << 20;
 
-/// Bytes that a batch of changes takes in a journal.
+/// Bytes that a batch of changes and its mark take in a journal.
 pub fn bytes_of(changes: &[Change]) -> u64 {
     let item = |change: &Change| {
         1 + ITEM_BYTES + change.key.len() + change.value.as_ref().map_or(0, Vec::len)
     };
-    (START_BYTES + 1 + END_BYTES + changes.iter().map(item).sum::<usize>()) as u64
+    let mark = 1 + ITEM_BYTES + layout::MARK_KEY.len() + journal_mark::BYTES;
+    (START_BYTES + mark + 1 + END_BYTES + changes.iter().map(item).sum::<usize>()) as u64
 }
 
 /// What stands in a journal.
@@ -147,36 +153,27 @@ fn read_batches(file: &File, before: Option<u64>) -> io::Result<(Batches, Stop)>
     }
 }
 
-/// The bytes from `place` to the end of the file, without the zeros at their end, which fjall
-/// allocates in advance.
-fn read_rest(mut file: &File, place: u64) -> io::Result<Vec<u8>> {
+/// The bytes from `place` to the end of the file, without the zeros at their end, which were
+/// allocated in advance. `None`: they are more than a batch can have.
+fn read_rest(mut file: &File, place: u64) -> io::Result<Option<Vec<u8>>> {
     file.seek(SeekFrom::Start(place))?;
     let (mut rest, mut piece, mut zeros) = (Vec::new(), Vec::new(), 0);
     loop {
         piece.clear();
         if file.take(PIECE as u64).read_to_end(&mut piece)? == 0 {
-            return Ok(rest);
+            return Ok(Some(rest));
         }
-        match piece.iter().rposition(|byte| *byte != 0) {
-            Some(last) => {
-                rest.resize(rest.len() + zeros, 0);
-                rest.extend_from_slice(&piece[..=last]);
-                zeros = piece.len() - last - 1;
-            }
-            None => zeros += piece.len(),
+        let Some(last) = piece.iter().rposition(|byte| *byte != 0) else {
+            zeros += piece.len();
+            continue;
+        };
+        if rest.len() + zeros > REST_MAX {
+            return Ok(None);
         }
+        rest.resize(rest.len() + zeros, 0);
+        rest.extend_from_slice(&piece[..=last]);
+        zeros = piece.len() - last - 1;
     }
-}
-
-/// Whether a whole batch stands somewhere behind the begin of `rest`.
-fn has_batch(rest: &[u8], before: Option<u64>) -> bool {
-    let places = memchr::memchr_iter(START, rest).filter(|place| *place > 0);
-    places.filter_map(|place| rest.get(place..)).any(|bytes| {
-        let begins = bytes.get(START_BYTES).is_some_and(|tag| [ITEM, CLEAR].contains(tag));
-        // A slice cannot fail.
-        let seqno = begins.then(|| Reader::new(bytes, 0).batch().ok().flatten()).flatten();
-        seqno > before
-    })
 }
 
 /// Whether bytes at a place of a file can be what a power cut left of a batch: its end is missing,
@@ -226,21 +223,26 @@ impl Journal {
     }
 
     /// Checks that nothing but a torn batch stands behind the batches.
-    fn check_end(&self, is_followed: bool) -> Result<(), Fault> {
+    fn check_end(&self, mark: &Mark, is_followed: bool) -> Result<(), Fault> {
         let end = self.batches.end;
         let rest = read_rest(&self.file, end).map_err(|error| Fault::of(&self.path, &error))?;
+        let before_others = || Err(self.fault("a batch before others is damaged"));
+        let Some(rest) = rest else { return before_others() };
         if rest.is_empty() {
             return Ok(());
         }
         if self.stop == Stop::Order {
             return Err(self.fault("a batch is out of order"));
         }
-        if is_followed || has_batch(&rest, self.batches.seqno) {
-            return Err(self.fault("a batch before others is damaged"));
+        if is_followed {
+            return before_others();
         }
-        match is_torn(&rest, end) {
-            true => Ok(()),
-            false => Err(self.fault("the last batch is damaged")),
+        // Where the first batch behind the batches ends, if that part of it was written.
+        match memchr::memmem::find(&rest, mark) {
+            None => Ok(()),
+            Some(place) if rest.len() - place > mark.len() + 1 + END_BYTES => before_others(),
+            Some(_) if is_torn(&rest, end) => Ok(()),
+            Some(_) => Err(self.fault("the last batch is damaged")),
         }
     }
 
@@ -296,13 +298,13 @@ fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
 /// # Errors
 /// A batch is damaged, or a journal is missing or cannot be read.
 pub fn check(folder: &Path) -> Result<(), Fault> {
-    check_ends(&read(folder)?)
+    check_ends(&read(folder)?, &journal_mark::read(folder)?)
 }
 
-fn check_ends(journals: &[Journal]) -> Result<(), Fault> {
+fn check_ends(journals: &[Journal], mark: &Mark) -> Result<(), Fault> {
     let mut is_followed = false;
     for journal in journals.iter().rev() {
-        journal.check_end(is_followed)?;
+        journal.check_end(mark, is_followed)?;
         is_followed |= journal.batches.end > 0;
     }
     Ok(())
@@ -313,9 +315,9 @@ fn check_ends(journals: &[Journal]) -> Result<(), Fault> {
 ///
 /// # Errors
 /// A batch is damaged, or a journal is missing: nothing was changed. Or the disk cannot be written.
-pub fn secure(folder: &Path) -> Result<(), Fault> {
+pub fn secure(folder: &Path, mark: &Mark) -> Result<(), Fault> {
     let journals = read(folder)?;
-    check_ends(&journals)?;
+    check_ends(&journals, mark)?;
     let secure =
         |journal: &Journal| journal.secure().map_err(|error| Fault::of(&journal.path, &error));
     journals.iter().try_for_each(secure)
@@ -324,6 +326,7 @@ pub fn secure(folder: &Path) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::sys;
     use crate::store::disk::{Disk as _, FaultKind, Table};
     use crate::store::fjall_disk::tests::{closed, copy, folder, keys, opened, put};
 
@@ -457,7 +460,8 @@ mod tests {
     fn a_damaged_last_batch_is_refused_unless_its_end_is_missing() {
         let crashed = Crashed::new(40);
         let (begin, end) = crashed.batches[3];
-        for place in begin..end - MAGIC.len() {
+        let mark = end - END_BYTES - 1 - journal_mark::BYTES..end - END_BYTES - 1;
+        for place in (begin..end - MAGIC.len()).filter(|place| !mark.contains(place)) {
             let mut journal = crashed.journal.clone();
             journal[place] ^= 1 << (place % 8);
             match crashed.start(&journal) {
@@ -466,6 +470,95 @@ mod tests {
                 Ok(names) => assert!((begin + 5..begin + 13).contains(&place), "{place} {names:?}"),
             }
         }
+    }
+
+    /// A whole batch as a client can make it.
+    fn forged(items: usize, seqno: u64) -> Vec<u8> {
+        let mut batch = vec![START];
+        batch.extend((items as u32).to_le_bytes());
+        batch.extend(seqno.to_le_bytes());
+        let mut hasher = Xxh3::new();
+        for _ in 0..items {
+            let clear = [&[CLEAR][..], &7u64.to_le_bytes()].concat();
+            hasher.update(&clear);
+            batch.extend(clear);
+        }
+        batch.push(END);
+        batch.extend(hasher.digest().to_le_bytes());
+        batch.extend(MAGIC);
+        assert!(Reader::new(&batch[..], 0).batch().unwrap().is_some(), "it is whole");
+        batch
+    }
+
+    #[test]
+    fn what_clients_put_into_a_torn_batch_does_not_pass_for_another_one() {
+        let folder = folder();
+        let disk = opened(&folder.path().join("live"));
+        disk.commit(vec![put(Table::Keys, "a", b"1")]).unwrap();
+        let path = folder.path().join("live/data/0.jnl");
+        let length = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let begin = length(&fs::read(&path).unwrap());
+        let value = [&b"x"[..], &forged(1, u64::MAX / 2), &MAGIC.repeat(20), b"y"].concat();
+        disk.commit(vec![put(Table::Keys, "b", &value)]).unwrap();
+        let mut journal = fs::read(&path).unwrap();
+        let end = length(&journal);
+        journal.truncate(1 << 16);
+        copy(&folder.path().join("live"), &folder.path().join("dead"));
+        drop(disk);
+        let crashed = Crashed { folder, journal, batches: vec![(begin, end)] };
+        assert_eq!(crashed.start(&crashed.journal).unwrap(), ["a", "b"]);
+        // Everything before the mark and its end.
+        for cut in (begin..end - END_BYTES - 1).step_by(13) {
+            let padded = [&crashed.journal[..cut], &[0; 600]].concat();
+            assert_eq!(crashed.start(&padded).unwrap(), ["a"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_long_torn_batch_is_judged_in_one_pass() {
+        let crashed = Crashed::new(40);
+        let (begin, end) = crashed.batches[3];
+        // Each of these begins could be a batch up to the end, for a search that tries all.
+        let begins = [1, 9, 9, 9, 4, 9, 9, 9, 9].repeat(1 << 18);
+        let head = crashed.journal[begin..begin + START_BYTES].to_vec();
+        let journal = [&crashed.journal[..end], &head, &begins].concat();
+        let mut reads = Journal {
+            id: 0,
+            path: PathBuf::from("0.jnl"),
+            file: tempfile::tempfile().unwrap(),
+            batches: Batches { end: end as u64, ..Batches::default() },
+            stop: Stop::NoBatch,
+        };
+        io::Write::write_all(&mut reads.file, &journal).unwrap();
+        let before = sys::thread_micros();
+        assert_eq!(reads.check_end(&[7; journal_mark::BYTES], false), Ok(()));
+        let took = sys::thread_micros() - before;
+        assert!(took < 2_000_000, "{took} us of processor time");
+    }
+
+    #[test]
+    fn bytes_far_behind_the_end_are_refused_without_taking_memory() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.set_len(4 << 20).unwrap();
+        assert_eq!(read_rest(&file, 0).unwrap().unwrap(), b"begin");
+        file.write_all_at(b"far", 2 * REST_MAX as u64).unwrap();
+        assert_eq!(read_rest(&file, 0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_database_without_its_mark_is_refused_by_name() {
+        let crashed = Crashed::new(40);
+        let mark = crashed.path().join("data/journal.mark");
+        for content in [&b"short"[..], &[0; 16], &[7; 17]] {
+            fs::write(&mark, content).unwrap();
+            let fault = closed(&crashed.path()).reopen().unwrap_err();
+            assert!(fault.text.contains("journal.mark has no mark"), "{fault}");
+        }
+        fs::remove_file(&mark).unwrap();
+        let fault = closed(&crashed.path()).reopen().unwrap_err();
+        assert!(fault.text.contains("journal.mark is missing"), "{fault}");
+        assert_eq!(fault.kind, FaultKind::Corrupt);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub const SECRET_KEY: &[u8] = &[OWN, b's'];
 pub const TRIAL_KEY: &[u8] = &[OWN, b't'];
 /// Key of the mark of an import that is not complete.
 pub const IMPORT_KEY: &[u8] = &[OWN, b'i'];
+/// Key of the mark that ends each batch.
+pub const MARK_KEY: &[u8] = &[OWN, b'm'];
 
 /// The last bucket of idempotency keys.
 const BUCKET_MAX: u32 = u32::MAX - 1;

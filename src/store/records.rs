@@ -29,6 +29,8 @@ struct Stream {
     version: Option<Version>,
     #[prost(uint64, tag = "7")]
     settled: u64,
+    #[prost(uint64, tag = "8")]
+    bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -122,7 +124,7 @@ pub fn write_stream(record: &StreamRecord) -> Vec<u8> {
 }
 
 fn stream_of(record: &StreamRecord) -> Stream {
-    let StreamRecord { epoch, top, first, settled, ends, due, version } = record;
+    let StreamRecord { epoch, top, first, settled, ends, due, bytes, version } = record;
     let version = version.as_deref();
     Stream {
         epoch: epoch.as_bytes().to_vec(),
@@ -131,6 +133,7 @@ fn stream_of(record: &StreamRecord) -> Stream {
         settled: *settled,
         ends: *ends,
         due: *due,
+        bytes: *bytes,
         version: version
             .map(|(number, epoch)| Version { number: *number, epoch: (**epoch).into() }),
     }
@@ -145,9 +148,9 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, Fault> {
 }
 
 fn record_of(stream: Stream) -> Result<StreamRecord, Fault> {
-    let Stream { epoch, top, first, ends, due, version, settled } = stream;
+    let Stream { epoch, top, first, ends, due, version, settled, bytes } = stream;
     let version = version.map(|version| Box::new((version.number, version.epoch.into())));
-    Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, settled, ends, due, version })
+    Ok(StreamRecord { epoch: epoch_of(&epoch)?, top, first, settled, ends, due, bytes, version })
 }
 
 /// The bytes of a publication, and of the record that it carries. Channel and offset are part of
@@ -268,7 +271,8 @@ pub(crate) mod tests {
     pub(crate) fn record(top: u64, first: u64) -> StreamRecord {
         let epoch = Epoch::from_random(1);
         let (settled, ends, due) = (first, 1_000_000, 500_000);
-        StreamRecord { epoch, top, first, settled, ends, due, version: None }
+        let bytes = 100 * (top + 1).saturating_sub(first);
+        StreamRecord { epoch, top, first, settled, ends, due, bytes, version: None }
     }
 
     /// A publication with the data `{"n":offset}`.

@@ -41,11 +41,10 @@ impl Retention {
         Retention::new(self.most)
     }
 
-    /// Notes a stream whose publications have about `bytes` each. Returns the first offset that
-    /// stays, if older ones must go.
-    pub fn weigh(&mut self, channel: &str, record: &StreamRecord, bytes: u64) -> Option<u64> {
+    /// Notes a stream. Returns the first offset that stays, if older ones must go.
+    pub fn weigh(&mut self, channel: &str, record: &StreamRecord) -> Option<u64> {
         let count = record.top.saturating_add(1).saturating_sub(record.first);
-        self.sum = self.sum.saturating_add(count.saturating_mul(bytes));
+        self.sum = self.sum.saturating_add(record.bytes);
         // Rounded up as often as the fraction says, so that short histories lose their share, too.
         let removed = (count as f64 * self.share + self.chance(channel)) as u64;
         (removed > 0).then(|| record.first.saturating_add(removed.min(count)))
@@ -82,7 +81,8 @@ mod tests {
     /// Walks over streams of these lengths with 10 bytes per publication; returns what they lose.
     fn walk(retention: &mut Retention, lengths: &[u64]) -> (Vec<u64>, u64) {
         let lost = lengths.iter().enumerate().map(|(nth, length)| {
-            let kept = retention.weigh(&nth.to_string(), &record(100 + length, 101), 10);
+            let record = StreamRecord { bytes: 10 * length, ..record(100 + length, 101) };
+            let kept = retention.weigh(&nth.to_string(), &record);
             kept.map_or(0, |first| first - 101)
         });
         let lost = lost.collect();

@@ -45,9 +45,19 @@ pub struct Span {
     /// When the publication at `first` expires, by the monotonic clock; it may be earlier than
     /// that.
     pub due: u64,
+    /// Bytes of the publications of the history, as in the record.
+    pub bytes: u64,
 }
 
 impl Span {
+    /// Bytes of the publications from `first` on, if all are as large as the mean.
+    pub fn bytes_from(&self, first: u64) -> u64 {
+        let count = (self.top + 1).saturating_sub(self.first);
+        let kept = (self.top + 1).saturating_sub(first).min(count);
+        let bytes = u128::from(self.bytes) * u128::from(kept) / u128::from(count.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// The offsets of old remains that a write may erase, at most `most`.
     pub fn remains(&self, most: u64) -> Range<u64> {
         self.oldest..self.first.min(self.oldest.saturating_add(most)).max(self.oldest)
@@ -82,6 +92,8 @@ pub struct StoredPart {
     pub recorded: u64,
     /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
     pub due: u64,
+    /// Bytes of the publications of the history.
+    pub bytes: u64,
     /// Older remains than this are erased without a publication: the application or the store has
     /// removed them.
     pub removed_before: u64,
@@ -127,5 +139,44 @@ impl StoredPart {
     pub fn has_many_remains(&self) -> bool {
         let is_removed = self.sent.oldest < self.removed_before.min(self.first);
         is_removed || self.first.saturating_sub(self.sent.oldest) > ERASED_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of a history of at most `kept` publications after publications of these sizes.
+    fn bytes_after(kept: u64, sizes: impl IntoIterator<Item = u64>) -> u64 {
+        let mut span = Span { first: 1, ..Span::default() };
+        for size in sizes {
+            let top = span.top + 1;
+            let first = span.first.max((top + 1).saturating_sub(kept));
+            span = Span { top, first, bytes: span.bytes_from(first) + size, ..span };
+        }
+        span.bytes
+    }
+
+    #[test]
+    fn a_history_counts_as_many_bytes_as_it_has_had() {
+        let one = |size: u64| std::iter::once(size);
+        let many = |size: u64, count: usize| std::iter::repeat_n(size, count);
+        assert_eq!(bytes_after(100, many(10, 60)), 600);
+        assert_eq!(bytes_after(100, many(10, 1_000)), 1_000);
+        // One large publication behind many small ones, and a small one behind large ones.
+        assert_eq!(bytes_after(20_000, many(1, 12_400).chain(one(60_000))), 72_400);
+        assert_eq!(bytes_after(200, many(300_000, 200).chain(one(1))), 59_700_001);
+        let mixed = (0..10_000).map(|nth| if nth % 2 == 0 { 1_000 } else { 1 });
+        assert!((45_000..55_000).contains(&bytes_after(100, mixed)));
+    }
+
+    #[test]
+    fn bytes_are_shared_by_the_publications_of_a_span() {
+        let span = Span { top: 10, first: 1, bytes: 1_000, ..Span::default() };
+        let found = [0, 1, 6, 10, 11, 12].map(|first| span.bytes_from(first));
+        assert_eq!(found, [1_000, 1_000, 500, 100, 0, 0]);
+        assert_eq!(Span::default().bytes_from(0), 0);
+        let large = Span { top: u64::MAX - 1, first: 0, bytes: u64::MAX, ..Span::default() };
+        assert_eq!(large.bytes_from(0), u64::MAX);
     }
 }

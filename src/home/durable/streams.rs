@@ -31,10 +31,16 @@ impl Stream {
         let (first, due) = alive.map_or((next, ends), |(first, due)| (first.min(next), due));
         let oldest = oldest.unwrap_or(first).min(first);
         let due = times.moment_of(due);
+        let recorded_span = record.as_ref().map_or_else(Span::default, |record| {
+            let StreamRecord { top, first, bytes, .. } = *record;
+            Span { top, first, bytes, ..Span::default() }
+        });
+        let bytes = recorded_span.bytes_from(first);
         let stored = StoredPart {
             first,
             oldest,
-            sent: Span { top, first, oldest, due },
+            sent: Span { top, first, oldest, due, bytes },
+            bytes,
             is_uncertain: record.as_ref().is_some_and(|record| record.first != first),
             is_recorded,
             recorded: *recorded,
@@ -59,10 +65,10 @@ impl Stream {
     /// The stream as it is committed.
     pub fn span(&self) -> Span {
         let top = self.position().offset;
-        let empty = Span { top, first: top + 1, oldest: top + 1, due: 0 };
+        let empty = Span { top, first: top + 1, oldest: top + 1, ..Span::default() };
         self.stored().map_or(empty, |stored| {
-            let StoredPart { first, oldest, due, .. } = *stored;
-            Span { top, first, oldest, due }
+            let StoredPart { first, oldest, due, bytes, .. } = *stored;
+            Span { top, first, oldest, due, bytes }
         })
     }
 
@@ -79,7 +85,8 @@ impl Stream {
             true => first,
             false => self.stored().map_or(0, |stored| stored.first),
         };
-        StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, version }
+        let bytes = after.bytes;
+        StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, bytes, version }
     }
 
     /// When the publication at `first`, which begins the history after the writes that were sent,

@@ -593,6 +593,39 @@ fn a_failed_publication_does_not_delay_the_expiry_of_the_one_that_it_would_have_
 }
 
 #[test]
+fn the_record_counts_the_bytes_of_the_history() {
+    let mut node = Node::new();
+    node.pass(0);
+    let bytes = |node: &Node| node.disk["a"].record.as_ref().unwrap().bytes;
+    node.publish("1", "", 1);
+    node.store(true);
+    // Data and something for each publication.
+    let is_near = |node: &Node, data: u64, publications: u64| {
+        let found = bytes(node);
+        let expected = data + 50 * publications..data + 150 * publications + 1;
+        assert!(expected.contains(&found), "{found} of {expected:?}");
+    };
+    is_near(&node, 1, 1);
+    node.publish(&"2".repeat(500), "", 2);
+    node.store(true);
+    is_near(&node, 501, 2);
+    // A write that fails counts for nothing.
+    node.publish(&"3".repeat(5_000), "", 3);
+    node.store(false);
+    node.pass(1_500);
+    node.publish("3", "", 3);
+    node.store(true);
+    is_near(&node, 502, 3);
+    node.restart();
+    node.publish("4", "", 4);
+    node.store(true);
+    is_near(&node, 503, 4);
+    node.ask(ChannelQuery::RemoveHistory);
+    node.store(true);
+    assert_eq!(bytes(&node), 0);
+}
+
+#[test]
 fn publications_and_streams_end_on_disk_too() {
     let mut node = Node::new();
     node.pass(0);

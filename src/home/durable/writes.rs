@@ -14,7 +14,9 @@ use crate::home::{Home, NoRoom};
 use crate::model::message::{
     ChannelAnswer, HomeAnswer, HomeQuery, Message, Post, Publish, Rank, ReplyTo,
 };
-use crate::model::storage::{StoreWrite, StoreWritten, StoredPublication, StreamChange};
+use crate::model::storage::{
+    StoreWrite, StoreWritten, StoredPublication, StreamChange, StreamRecord,
+};
 use crate::wire::protocol::{Error, Position};
 
 /// Estimated memory of a write beside its publication: the message, its entry and its key.
@@ -93,7 +95,8 @@ impl Home {
             true => times.now.saturating_add(retention.ttl),
             false => stream.sent_due(first),
         };
-        let after = Span { top, first, oldest, due };
+        let bytes = stored.sent.bytes_from(first);
+        let mut after = Span { top, first, oldest, due, bytes };
         let stored = stream.stored_mut()?;
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, top);
         stored.sent = after;
@@ -108,8 +111,10 @@ impl Home {
         let record = stream.record(after, Some(ends), times);
         let prepared = self.channels.encode(request, Some(position));
         let publication = prepared.publication().clone();
+        after.bytes = bytes.saturating_add(publication.size() as u64);
+        self.stored_at(at)?.sent = after;
         let change = StreamChange {
-            record: Some(record),
+            record: Some(StreamRecord { bytes: after.bytes, ..record }),
             publication: Some(StoredPublication { publication, expires }),
             is_carried,
             erased: [old, beyond],
@@ -199,7 +204,8 @@ impl Home {
         let oldest = old.end.max(stored.sent.oldest);
         let first = stored.sent.first.max(stored.first);
         let changed = change(Span { oldest, first, ..stored.sent });
-        let after = Span { due: stream.sent_due(changed.first), ..changed };
+        let (due, bytes) = (stream.sent_due(changed.first), stored.sent.bytes_from(changed.first));
+        let after = Span { due, bytes, ..changed };
         let Some(stored) = stream.stored_mut() else { return };
         stored.sent = after;
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, after.top);
@@ -219,7 +225,7 @@ impl Home {
         if self.reserve_write(post, WRITE_OVERHEAD) {
             let change = StreamChange::default();
             // The stream that follows begins so.
-            let after = Span { top: 0, first: 1, oldest: 1, due: 0 };
+            let after = Span { first: 1, oldest: 1, ..Span::default() };
             self.send_write(post, (at, WRITE_OVERHEAD), What::End, change, after);
         }
     }
@@ -340,6 +346,7 @@ impl Home {
         let Some(stored) = stream.stored_mut() else { return };
         stored.first = stored.first.max(after.first);
         stored.oldest = after.oldest;
+        stored.bytes = after.bytes;
         stored.is_recorded = is_recorded;
         if stored.correction == serial || planted(PlantedFault::CorrectedByEarlierWrite) {
             stored.end_correction();

@@ -65,6 +65,7 @@ pub fn read(folder: &Path, limits: &Limits<'_>) -> Found {
 
 #[cfg(test)]
 mod tests {
+    use crate::model::storage::StreamRecord;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
@@ -90,7 +91,7 @@ mod tests {
             channel: channel.into(),
             hash: names(1).hash(channel),
             generation: 4,
-            record: record(top, 1),
+            record: StreamRecord { bytes: 0, ..record(top, 1) },
             was_subscribed: true,
         }
     }
