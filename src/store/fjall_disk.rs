@@ -190,13 +190,15 @@ fn fault(path: &Path, error: &fjall::Error) -> Fault {
 fn background_fault(path: &Path) -> Fault {
     let logged = fjall_log::take().unwrap_or_else(|| "a background write failed".to_owned());
     let text = format!("{}: {logged}", path.display());
-    let is_damage = ["ChecksumMismatch", "Invalid", "Unrecoverable"];
+    let has = |words: &[&str]| words.iter().any(|word| logged.contains(word));
     match rustix::fs::statvfs(path) {
         Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {
             Fault::new(FaultKind::ReadOnly, text)
         }
         Ok(found) if free(&found) < FREE_MIN => Fault::new(FaultKind::Full, text),
-        _ if is_damage.iter().any(|word| logged.contains(word)) => Fault::corrupt(text),
+        // A quota is exceeded, or there is room again since.
+        _ if has(&["StorageFull", "QuotaExceeded"]) => Fault::new(FaultKind::Full, text),
+        _ if has(&["ChecksumMismatch", "Invalid", "Unrecoverable"]) => Fault::corrupt(text),
         _ => Fault::new(FaultKind::Io, text),
     }
 }

@@ -6,6 +6,8 @@
 //   r  the file system is read-only: everything that changes it fails with EROFS
 //   s  each sync takes 100 ms longer
 //   f  each sync fails with EIO
+//   t  the disk becomes full while a table of the store is written: each write to a file in a folder
+//      `tables` fails with ENOSPC behind its first MiB
 //   o  the next sync fails with EIO, and then the byte becomes n
 // A failed sync does nothing, and the data stays in the cache of the kernel, as on Linux.
 #define _GNU_SOURCE
@@ -46,19 +48,28 @@ static int path_is_below(const char *path) {
     return fault && strncmp(path, folder, strlen(folder)) == 0;
 }
 
-static int file_is_below(int file) {
+// Whether a file is below the folder and has this text in its path.
+static int file_has(int file, const char *text) {
     char link[64], path[PATH_MAX];
-    if (!fault || *fault == 'n') return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    return path_is_below(path);
+    return path_is_below(path) && strstr(path, text);
 }
+
+static int file_is_below(int file) { return fault && *fault != 'n' && file_has(file, ""); }
 
 static int refuse_change(int is_below) {
     if (!fault || *fault != 'r' || !is_below) return 0;
     errno = EROFS;
+    return 1;
+}
+
+static int refuse_write(int file) {
+    if (!fault || *fault != 't') return refuse_change(file_is_below(file));
+    if (lseek(file, 0, SEEK_CUR) < 1 << 20 || !file_has(file, "/tables/")) return 0;
+    errno = ENOSPC;
     return 1;
 }
 
@@ -85,11 +96,11 @@ static int refuse_sync(int file) {
 
 ON_FILE(int, fsync, refuse_sync(file), (int file), (file))
 ON_FILE(int, fdatasync, refuse_sync(file), (int file), (file))
-ON_FILE(ssize_t, write, refuse_change(file_is_below(file)), (int file, const void *from, size_t count),
+ON_FILE(ssize_t, write, refuse_write(file), (int file, const void *from, size_t count),
         (file, from, count))
-ON_FILE(ssize_t, writev, refuse_change(file_is_below(file)),
+ON_FILE(ssize_t, writev, refuse_write(file),
         (int file, const struct iovec *from, int count), (file, from, count))
-ON_FILE(ssize_t, pwrite64, refuse_change(file_is_below(file)),
+ON_FILE(ssize_t, pwrite64, refuse_write(file),
         (int file, const void *from, size_t count, off64_t at), (file, from, count, at))
 ON_FILE(int, ftruncate64, refuse_change(file_is_below(file)), (int file, off64_t length),
         (file, length))
