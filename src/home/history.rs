@@ -144,6 +144,7 @@ impl Stream {
     pub fn push(&mut self, publication: Publication, retention: &Retention, now: u64) {
         assert_eq!(publication.offset(), Some(self.top + 1), "offsets are consecutive");
         self.expire(now);
+        let earlier_end = if self.top > 0 { self.expires } else { 0 };
         self.top += 1;
         let kept = HistoryEntry { publication, expires: now + retention.ttl };
         self.bytes += kept.size();
@@ -151,7 +152,9 @@ impl Stream {
         while self.kept.len() > retention.size {
             self.drop_oldest();
         }
-        self.expires = now + retention.meta_ttl;
+        // The earlier end is later if the clock was set back between two starts. The history may
+        // have publications that expire after the new end.
+        self.expires = earlier_end.max(now + retention.meta_ttl);
     }
 
     /// Drops expired publications; returns whether the stream itself has expired.

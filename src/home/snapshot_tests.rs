@@ -190,11 +190,11 @@ impl Node {
         saved
     }
 
-    /// The node after a restart that takes `pause` milliseconds, with other homes.
-    fn restart(&mut self, shards: u8, pause: u64, history_bytes: usize) -> Node {
+    /// The node after a restart that takes `pause` milliseconds by the wall clock, with other homes.
+    fn restart(&mut self, shards: u8, pause: i64, history_bytes: usize) -> Node {
         let saved: Vec<RestoredHome> = (0..self.homes.len()).map(|home| self.save(home)).collect();
         let mut next = Node::new(shards, 77, history_bytes);
-        next.times.unix = self.times.unix + pause;
+        next.times.unix = self.times.unix.saturating_add_signed(pause);
         let mut parts: Vec<_> =
             (0..shards).map(|_| RestoredHome { epochs: SEED, ..RestoredHome::default() }).collect();
         for RestoredHome { generations, streams, keys, .. } in saved {
@@ -287,6 +287,18 @@ fn what_expired_during_the_restart_is_gone_and_an_ended_stream_has_another_epoch
     after.pass(2_000, 1 << 20);
     let anew = after.position("a");
     assert!(anew.offset == 0 && anew.epoch != seen.epoch, "{anew:?} {seen:?}");
+}
+
+#[test]
+fn a_start_with_a_slow_clock_ends_no_stream_of_the_snapshot_early() {
+    let mut before = node(1);
+    (0..3).for_each(|_| _ = before.publish("a", "", 0).unwrap());
+    let seen = before.position("a");
+    let mut slow = before.restart(1, -120_000, HISTORY_BYTES);
+    assert_eq!(slow.publish("a", "", 0), Ok(4));
+    let mut after = slow.restart(1, 120_000, HISTORY_BYTES);
+    after.pass(2_000, 1 << 20);
+    assert_eq!(after.position("a"), Position { offset: 4, ..seen });
 }
 
 #[test]

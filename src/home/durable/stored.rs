@@ -90,6 +90,9 @@ pub struct StoredPart {
     pub is_recorded: bool,
     /// Top offset of the record that the table of streams has at least.
     pub recorded: u64,
+    /// When the stream ends after the writes that were sent, in unix time; 0: no publication was
+    /// sent. It never decreases, because a wrong clock may have set the times of some publications.
+    pub ends: u64,
     /// When the oldest publication expires, by the monotonic clock; it may be earlier than that.
     pub due: u64,
     /// Bytes of the publications of the history.

@@ -44,6 +44,7 @@ impl Stream {
             is_uncertain: record.as_ref().is_some_and(|record| record.first != first),
             is_recorded,
             recorded: *recorded,
+            ends: record.as_ref().map_or(0, |record| record.ends),
             due,
             ..StoredPart::default()
         };
@@ -73,9 +74,10 @@ impl Stream {
     }
 
     /// The record of the stream after a write. After a new publication the stream ends at
-    /// `new_end`, in unix time.
+    /// `new_end`, in unix time, unless an earlier write has given it a later end.
     pub fn record(&self, after: Span, new_end: Option<u64>, times: Times) -> StreamRecord {
         let ends = new_end.unwrap_or_else(|| times.unix_of(self.ends()));
+        let ends = ends.max(self.stored().map_or(0, |stored| stored.ends));
         let due = if after.first > after.top { ends } else { times.unix_of(after.due) };
         let sent = self.stored().and_then(|stored| stored.sent_version.clone());
         let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));

@@ -44,6 +44,8 @@ struct Node {
     bus: Recorder,
     disk: HashMap<Arc<str>, StoredStream>,
     now: u64,
+    /// Unix time when the monotonic clock began.
+    unix_start: u64,
     /// The epoch of streams that do not exist yet.
     epoch: Epoch,
 }
@@ -51,7 +53,8 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let (bus, disk, epoch) = (Recorder::default(), HashMap::new(), Epoch::parse("aaaaaaaa"));
-        Node { home: home(), bus, disk, now: 0, epoch }
+        // The monotonic clock and the wall clock differ.
+        Node { home: home(), bus, disk, now: 0, unix_start: 1_000_000, epoch }
     }
 
     /// The node after a crash: what is not on disk is gone.
@@ -62,8 +65,7 @@ impl Node {
 
     fn pass(&mut self, millis: u64) {
         self.now += millis;
-        // The monotonic clock and the wall clock differ.
-        self.home.begin_turn(Times { now: self.now, unix: 1_000_000 + self.now });
+        self.home.begin_turn(Times { now: self.now, unix: self.unix_start + self.now });
         let mut budget = WorkBudget::new(1 << 20, true);
         self.home.expire(&mut budget);
         self.home.continue_work(&mut self.bus, &mut budget);
@@ -647,6 +649,70 @@ fn publications_and_streams_end_on_disk_too() {
     node.epoch = Epoch::parse("cccccccc");
     node.subscribe(Some(Position { offset: 3, epoch: Epoch::parse("aaaaaaaa") }));
     assert!(!subscribed(node.store(true)).recovered);
+}
+
+#[test]
+fn a_start_with_a_slow_clock_ends_no_stream_early() {
+    let mut node = Node::new();
+    node.pass(0);
+    for nth in 1..=3 {
+        node.publish(&nth.to_string(), "", nth);
+    }
+    node.store(true);
+    let ends = node.disk["a"].record.as_ref().unwrap().ends;
+    node.unix_start -= 2 * RETENTION.meta_ttl;
+    node.restart();
+    node.publish("slow", "", 4);
+    assert_eq!(outcomes(&node.store(true)), [(4, Ok(4))]);
+    assert_eq!(node.disk["a"].record.as_ref().unwrap().ends, ends);
+    let channels = &node.home.channels;
+    let stream = channels.find(hash(), "a").and_then(|at| channels.stream_of(at)).unwrap();
+    let in_memory = node.home.durable.times().unix_of(channels.streams.get(stream).ends());
+    assert_eq!(in_memory, ends, "memory and disk agree");
+    node.unix_start += 2 * RETENTION.meta_ttl;
+    node.restart();
+    node.epoch = Epoch::parse("bbbbbbbb");
+    node.ask(ALL);
+    assert_eq!(history(node.store(true)), (["1", "2", "3"].map(str::to_owned).to_vec(), 4));
+    node.subscribe(Some(Position { offset: 4, epoch: Epoch::parse("aaaaaaaa") }));
+    assert!(subscribed(node.store(true)).recovered, "the epoch is the same");
+}
+
+#[test]
+fn a_clock_that_is_set_back_ends_no_stream_early() {
+    let mut node = Node::new();
+    node.pass(0);
+    (1..=2).for_each(|nth| node.publish("x", "", nth));
+    node.store(true);
+    let ends = node.disk["a"].record.as_ref().unwrap().ends;
+    node.unix_start -= 2 * RETENTION.meta_ttl;
+    node.pass(0);
+    node.publish("3", "", 3);
+    node.store(true);
+    assert_eq!(node.disk["a"].record.as_ref().unwrap().ends, ends, "after a publication");
+    node.send(Message::StoreDue(Box::new(StoreDue {
+        channels: Vec::new(),
+        trims: vec![("a".into(), 2)],
+    })));
+    node.store(true);
+    let record = node.disk["a"].record.as_ref().unwrap();
+    assert_eq!((record.first, record.ends), (2, ends), "after a write without a publication");
+}
+
+#[test]
+fn the_first_publication_sets_the_end_of_a_stream() {
+    let mut node = Node::new();
+    node.pass(0);
+    // The empty stream would be kept for an hour.
+    node.subscribe(None);
+    node.store(true);
+    node.publish("1", "", 1);
+    node.store(true);
+    let times = node.home.durable.times();
+    assert_eq!(node.disk["a"].record.as_ref().unwrap().ends, times.unix + RETENTION.meta_ttl);
+    let channels = &node.home.channels;
+    let stream = channels.find(hash(), "a").and_then(|at| channels.stream_of(at)).unwrap();
+    assert_eq!(channels.streams.get(stream).ends(), times.now + RETENTION.meta_ttl);
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl Home {
         let position = Position { offset: top, epoch };
         let expires = times.unix.saturating_add(retention.ttl);
         let ends = times.unix.saturating_add(retention.meta_ttl);
+        stored.ends = stored.ends.max(ends);
         let record = stream.record(after, Some(ends), times);
         let prepared = self.channels.encode(request, Some(position));
         let publication = prepared.publication().clone();
