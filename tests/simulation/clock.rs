@@ -44,6 +44,13 @@ impl Clock {
         self.settings.push((self.now, wall));
     }
 
+    /// How far the wall clock is behind the latest time that it has shown.
+    pub fn behind(&self) -> u64 {
+        let ends = self.settings.iter().skip(1).map(|(since, _)| *since).chain([self.now]);
+        let latest = self.settings.iter().zip(ends).map(|((since, at), end)| at + end - since);
+        latest.max().unwrap_or(0).saturating_sub(self.wall())
+    }
+
     /// The longest time since a moment that a process can have measured, by either clock.
     pub fn longest_since(&self, moment: u64) -> u64 {
         let (mut least, mut most) = (u64::MAX, 0);

@@ -76,8 +76,11 @@ impl Stream {
     /// The record of the stream after a write. After a new publication the stream ends at
     /// `new_end`, in unix time, unless an earlier write has given it a later end.
     pub fn record(&self, after: Span, new_end: Option<u64>, times: Times) -> StreamRecord {
-        let ends = new_end.unwrap_or_else(|| times.unix_of(self.ends()));
-        let ends = ends.max(self.stored().map_or(0, |stored| stored.ends));
+        let sent_end = self.stored().map_or(0, |stored| stored.ends);
+        // Before the first publication is committed, memory keeps the stream for a time of its own.
+        let is_begun = sent_end > 0 && self.position().offset == 0;
+        let in_memory = || if is_begun { sent_end } else { times.unix_of(self.ends()) };
+        let ends = new_end.unwrap_or_else(in_memory).max(sent_end);
         let due = if after.first > after.top { ends } else { times.unix_of(after.due) };
         let sent = self.stored().and_then(|stored| stored.sent_version.clone());
         let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));

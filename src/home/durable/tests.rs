@@ -679,6 +679,18 @@ fn a_start_with_a_slow_clock_ends_no_stream_early() {
 }
 
 #[test]
+fn a_removal_behind_the_first_publication_does_not_delay_the_end_of_the_stream() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.ask(ChannelQuery::RemoveHistory);
+    node.store(true);
+    let record = node.disk["a"].record.as_ref().unwrap();
+    assert_eq!((record.top, record.first), (1, 2));
+    assert_eq!(record.ends, 1_000_000 + RETENTION.meta_ttl);
+}
+
+#[test]
 fn a_clock_that_is_set_back_ends_no_stream_early() {
     let mut node = Node::new();
     node.pass(0);

@@ -132,8 +132,9 @@ impl World {
         if self.node.store.is_none() {
             return Ok(());
         }
-        // Keys are removed by the minute, and the wall clock may have been set back.
-        self.pass_time(HOLD_TIME + 200_000)?;
+        // Keys are removed by the minute. A stream ends by the latest time that the wall clock has
+        // shown at one of its publications.
+        self.pass_time(HOLD_TIME + 200_000 + self.ledger.clock.behind())?;
         // A step names or removes what has expired; upkeep follows after a second.
         for _ in 0..ROUNDS {
             self.keep_house();
