@@ -19,6 +19,7 @@ use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
+pub use crate::model::duplicate_guard::DuplicateGuard;
 pub use crate::model::endpoint::{Endpoint, endpoints};
 pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::hand_over::{Adopt, HandOver};
@@ -378,17 +379,6 @@ pub struct Publish {
     pub reply_to: ReplyTo,
     /// When the node accepted the request: the low bits of the monotonic clock's microseconds.
     pub accepted: u32,
-}
-
-/// Detects repeated and outdated publications, so that each is published once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DuplicateGuard {
-    /// Idempotency key: the home publishes one publication per key. Empty: no key.
-    pub key: Box<str>,
-    /// The home publishes only versions above the stream's last version; 0: no version.
-    pub version: u64,
-    /// Epoch of the version: versions of different epochs are not compared.
-    pub version_epoch: Box<str>,
 }
 
 /// A connection has left a channel.
