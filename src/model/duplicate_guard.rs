@@ -20,3 +20,10 @@ pub struct DuplicateGuard {
     /// [`VERSION_EPOCH_MAX`] bytes.
     pub version_epoch: Box<str>,
 }
+
+impl DuplicateGuard {
+    /// Bytes of the texts.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.version_epoch.len()
+    }
+}

@@ -381,6 +381,15 @@ pub struct Publish {
     pub accepted: u32,
 }
 
+impl Publish {
+    /// Bytes of the texts and the data.
+    pub fn size(&self) -> usize {
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.size());
+        let guard = self.guard.as_ref().map_or(0, |guard| guard.size());
+        self.channel.len() + self.data.len() + extra + guard
+    }
+}
+
 /// A connection has left a channel.
 #[derive(Debug)]
 pub struct Leave {

@@ -73,15 +73,20 @@ impl Stream {
         let ends = new_end.unwrap_or_else(|| times.unix_of(self.ends()));
         let ends = ends.max(self.stored().map_or(0, |stored| stored.ends));
         let due = if after.first > after.top { ends } else { times.unix_of(after.due) };
-        let sent = self.stored().and_then(|stored| stored.sent_version.clone());
-        let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
-        let version = sent.or_else(|| self.version().map(|version| Box::new(version.clone())));
+        let version = self.sent_version().map(|version| Box::new(version.clone()));
         let Span { top, first, .. } = after;
         let settled = match planted(PlantedFault::UnsettledRemoved) {
             true => first,
             false => self.stored().map_or(0, |stored| stored.first),
         };
         StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, version }
+    }
+
+    /// The version of the stream after the writes that were sent, which the next record carries.
+    pub fn sent_version(&self) -> Option<&(u64, Box<str>)> {
+        let sent = self.stored().and_then(|stored| stored.sent_version.as_deref());
+        let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
+        sent.or_else(|| self.version())
     }
 
     /// When the publication at `first`, which begins the history after the writes that were sent,
