@@ -16,7 +16,7 @@ use super::message::{Message, Refusal};
 use crate::config::PublicationDataMode;
 use crate::link::publishing::Draft;
 use crate::model::channel_template::{ChannelTemplate, TemplateFields};
-use crate::model::message::DuplicateGuard;
+use crate::model::duplicate_guard::{DuplicateGuard, VERSION_EPOCH_MAX};
 use crate::model::publication::PublicationExtra;
 use crate::wire::lenient_json;
 use crate::wire::protocol::json;
@@ -180,6 +180,10 @@ fn publication(
         version,
         version_epoch: header(&mode.version_epoch_header).into(),
     };
+    if guard.version_epoch.len() > VERSION_EPOCH_MAX {
+        let expected = format!("at most {VERSION_EPOCH_MAX} bytes long");
+        return Err(not_a(&mode.version_epoch_header, &expected));
+    }
     let extra = PublicationExtra { info: None, tags: tags(message, mode), version };
     let data: Box<[u8]> = message.body.as_slice().into();
     let draft = Draft {
@@ -362,5 +366,16 @@ mod tests {
         let binary = publications("a").read(&message("", &[], "no json"), &Echo);
         let Ok(Work::Publish { draft, .. }) = binary else { panic!("{binary:?}") };
         assert!(!draft.is_json && draft.extra.is_none() && draft.guard.is_none());
+    }
+
+    #[test]
+    fn a_version_epoch_of_a_raw_publication_is_bounded() {
+        let read = |length: usize| {
+            let headers = [("centrifugo-version-epoch", &*"e".repeat(length))];
+            publications("a").read(&message("", &headers, "{}"), &Echo)
+        };
+        assert!(read(VERSION_EPOCH_MAX).is_ok());
+        let Err(refusal) = read(VERSION_EPOCH_MAX + 1) else { panic!("it is refused") };
+        assert!(format!("{refusal:?}").contains("at most 256 bytes long"), "{refusal:?}");
     }
 }

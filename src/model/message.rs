@@ -19,6 +19,7 @@ use crate::wire::protocol::reply::ClientInfo;
 use crate::wire::protocol::{Error, Position};
 
 pub use crate::model::channel_query::{ChannelAnswer, ChannelQuery, HistoryRange};
+pub use crate::model::duplicate_guard::DuplicateGuard;
 pub use crate::model::endpoint::{Endpoint, endpoints};
 pub use crate::model::grant::{Grant, Overrides};
 pub use crate::model::hand_over::{Adopt, HandOver};
@@ -380,15 +381,13 @@ pub struct Publish {
     pub accepted: u32,
 }
 
-/// Detects repeated and outdated publications, so that each is published once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DuplicateGuard {
-    /// Idempotency key: the home publishes one publication per key. Empty: no key.
-    pub key: Box<str>,
-    /// The home publishes only versions above the stream's last version; 0: no version.
-    pub version: u64,
-    /// Epoch of the version: versions of different epochs are not compared.
-    pub version_epoch: Box<str>,
+impl Publish {
+    /// Bytes of the texts and the data.
+    pub fn size(&self) -> usize {
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.size());
+        let guard = self.guard.as_ref().map_or(0, |guard| guard.size());
+        self.channel.len() + self.data.len() + extra + guard
+    }
 }
 
 /// A connection has left a channel.

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod backend;
 pub mod channel_template;
+pub mod duplicate_guard;
 pub mod endpoint;
 pub mod entrance;
 pub mod glob;

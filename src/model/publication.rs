@@ -64,6 +64,18 @@ pub struct PublicationExtra {
     pub version: u64,
 }
 
+impl PublicationExtra {
+    /// Size in memory in bytes.
+    pub fn size(&self) -> usize {
+        let tags = self.tags.iter().map(|(name, value)| name.len() + value.len() + 64);
+        let info = |info: &ClientInfo| {
+            let texts = [&info.connection, &info.channel].into_iter().flatten();
+            info.user.len() + info.client.len() + texts.map(|text| text.len()).sum::<usize>()
+        };
+        size_of::<PublicationExtra>() + tags.sum::<usize>() + self.info.as_ref().map_or(0, info)
+    }
+}
+
 /// Input of [`Publication::new`].
 #[derive(Clone, Debug, Default)]
 pub struct NewPublication<'a> {
@@ -304,17 +316,7 @@ impl Publication {
 
     /// Size in memory in bytes.
     pub fn size(&self) -> usize {
-        let tags = |extra: &Arc<PublicationExtra>| {
-            extra.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
-        };
-        let info = |info: &ClientInfo| {
-            let texts = [&info.connection, &info.channel].into_iter().flatten();
-            info.user.len() + info.client.len() + texts.map(|text| text.len()).sum::<usize>()
-        };
-        let extra = |extra: &Arc<PublicationExtra>| {
-            size_of::<PublicationExtra>() + tags(extra) + extra.info.as_ref().map_or(0, info)
-        };
-        self.bytes.len() + self.extra.as_ref().map_or(0, extra)
+        self.bytes.len() + self.extra.as_ref().map_or(0, |extra| extra.size())
     }
 
     /// Whether a group with this encoding receives the publication.

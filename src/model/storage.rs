@@ -80,6 +80,17 @@ pub struct StreamChange {
     pub erased_keys: Vec<StoredKey>,
 }
 
+impl StreamChange {
+    /// Bytes of the texts and the data: the publication with its tags, the version that the record
+    /// carries, and the idempotency keys.
+    pub fn size(&self) -> usize {
+        let publication = self.publication.as_ref().map_or(0, |stored| stored.publication.size());
+        let version = self.record.as_ref().and_then(|record| record.version.as_deref());
+        let keys = self.key.iter().chain(&self.erased_keys).map(|key| key.key.len());
+        publication + version.map_or(0, |(_, epoch)| epoch.len()) + keys.sum::<usize>()
+    }
+}
+
 /// A change of a stream on its way from the home of its channel to the store.
 #[derive(Debug)]
 pub struct StoreWrite {

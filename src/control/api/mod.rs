@@ -242,6 +242,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_version_epoch_is_bounded() {
+        let router = start(config(), 64);
+        let told = r#""code":107,"message":"bad request: version_epoch is longer than 256 bytes""#;
+        for (length, is_refused) in [(256, false), (257, true)] {
+            let epoch = "e".repeat(length);
+            let fields = format!(r#""data":1,"version":1,"version_epoch":"{epoch}""#);
+            let publish = format!(r#"{{"channel":"plain",{fields}}}"#);
+            let broadcast = format!(r#"{{"channels":["plain"],{fields}}}"#);
+            let batch =
+                format!(r#"{{"commands":[{{"publish":{publish}}},{{"broadcast":{broadcast}}}]}}"#);
+            let single = [("publish", publish, 1), ("broadcast", broadcast, 1)];
+            for (method, body, publications) in single.into_iter().chain([("batch", batch, 2)]) {
+                let (_, text) = post(&router, method, &body).await;
+                let expected = if is_refused { publications } else { 0 };
+                assert_eq!(text.matches(told).count(), expected, "{method}: {text}");
+                assert_eq!(text.contains("error"), is_refused, "{method}: {text}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn commands_that_name_their_method_are_answered_as_in_centrifugo() {
         let router = start(config(), 64);
         let check = async |body: &str, status: u16, expected: &str| {

@@ -15,7 +15,7 @@ use crate::base::sys;
 use crate::config::Config;
 use crate::link::publishing::{self, Draft};
 use crate::link::{Pending, Wake};
-use crate::model::message::DuplicateGuard;
+use crate::model::duplicate_guard::{DuplicateGuard, VERSION_EPOCH_MAX};
 use crate::model::publication::PublicationExtra;
 use crate::wire::lenient_json;
 use crate::wire::protocol::{Position, json};
@@ -66,7 +66,7 @@ macro_rules! publication {
             /// Version of the data. A publication with a version that is not higher than the last
             /// one is not published; 0: no version.
             version: Option<u64>,
-            /// Epoch of the version. Versions are compared within one epoch only.
+            /// Epoch of the version: at most 256 bytes. Versions are compared within one epoch.
             version_epoch: Option<Box<str>>,
         }
 
@@ -101,6 +101,9 @@ macro_rules! publication {
                     version,
                     version_epoch: self.version_epoch.unwrap_or_default(),
                 };
+                if guard.version_epoch.len() > VERSION_EPOCH_MAX {
+                    return Err(ApiError::VERSION_EPOCH_TOO_LONG);
+                }
                 Ok(Draft {
                     data,
                     is_json,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::link::LinkBusy;
+use crate::model::duplicate_guard;
 use crate::wire::protocol;
 
 /// Error of a method.
@@ -48,6 +49,10 @@ impl ApiError {
         message: "bad request: data is larger than client.queue_max_size, so no client could \
                   receive it; raise the key or split the data",
     };
+
+    /// The version epoch is too long to be kept with every stream.
+    pub(super) const VERSION_EPOCH_TOO_LONG: ApiError =
+        ApiError { code: 107, message: duplicate_guard::VERSION_EPOCH_TOO_LONG };
 
     /// Code and message.
     pub(super) fn parts(self) -> (u32, &'static str) {

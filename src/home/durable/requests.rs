@@ -105,10 +105,10 @@ pub(in crate::home) fn channel_of(message: &Message) -> Option<(&Arc<str>, u64)>
     }
 }
 
-/// Bytes of a request that grow with its data.
+/// Bytes of the texts and the data of a request.
 pub(super) fn bytes_of(message: &Message) -> usize {
     match message {
-        Message::Publish(request) => request.data.len() + request.channel.len(),
+        Message::Publish(request) => request.size(),
         _ => 0,
     }
 }

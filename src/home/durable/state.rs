@@ -115,6 +115,12 @@ impl Durable {
         has_room
     }
 
+    /// Replaces a charge by the exact one, which it returns.
+    pub(super) fn recharge(&mut self, estimate: usize, bytes: usize) -> usize {
+        self.usage.change(estimate, bytes);
+        bytes
+    }
+
     /// Whether a write that is on disk is not committed.
     pub(super) fn has_kept(&self) -> bool {
         self.writes.front().is_some_and(|write| write.serial <= self.kept)

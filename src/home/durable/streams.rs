@@ -82,9 +82,7 @@ impl Stream {
         let in_memory = || if is_begun { sent_end } else { times.unix_of(self.ends()) };
         let ends = new_end.unwrap_or_else(in_memory).max(sent_end);
         let due = if after.first > after.top { ends } else { times.unix_of(after.due) };
-        let sent = self.stored().and_then(|stored| stored.sent_version.clone());
-        let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
-        let version = sent.or_else(|| self.version().map(|version| Box::new(version.clone())));
+        let version = self.sent_version().map(|version| Box::new(version.clone()));
         let Span { top, first, .. } = after;
         let settled = match planted(PlantedFault::UnsettledRemoved) {
             true => first,
@@ -92,6 +90,13 @@ impl Stream {
         };
         let bytes = after.bytes;
         StreamRecord { epoch: self.epoch(), top, first, settled, ends, due, bytes, version }
+    }
+
+    /// The version of the stream after the writes that were sent, which the next record carries.
+    pub fn sent_version(&self) -> Option<&(u64, Box<str>)> {
+        let sent = self.stored().and_then(|stored| stored.sent_version.as_deref());
+        let sent = sent.filter(|_| !planted(PlantedFault::VersionNotStored));
+        sent.or_else(|| self.version())
     }
 
     /// When the publication at `first`, which begins the history after the writes that were sent,

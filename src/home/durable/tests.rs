@@ -17,7 +17,7 @@ use crate::model::message::{
     Publish, ReplyTo, Subscribe, SubscribeTerms, Subscribed,
 };
 use crate::model::names::Names;
-use crate::model::publication::{Publication, PublicationKind};
+use crate::model::publication::{Publication, PublicationExtra, PublicationKind};
 use crate::model::retention::Retention;
 use crate::model::storage::{
     CARRIED_MAX, LoadedStream, StoreAnswer, StoreDue, StoreFound, StoreQuery, StoreRead,
@@ -81,13 +81,23 @@ impl Node {
     }
 
     fn send_publish(&mut self, data: &str, guard: Option<DuplicateGuard>, tag: u64) {
+        self.send_tagged(data, guard, None, tag);
+    }
+
+    fn send_tagged(
+        &mut self,
+        data: &str,
+        guard: Option<DuplicateGuard>,
+        extra: Option<Arc<PublicationExtra>>,
+        tag: u64,
+    ) {
         self.send(Message::Publish(Box::new(Publish {
             channel: "a".into(),
             hash: hash(),
             data: data.as_bytes().into(),
             kind: PublicationKind::Data,
             delta: false,
-            extra: None,
+            extra,
             retention: Some(RETENTION),
             guard: guard.map(Box::new),
             reply_to: ReplyTo::Control(tag),
@@ -848,4 +858,73 @@ fn the_store_can_ask_for_a_shorter_history_also_of_a_stream_that_is_not_loaded()
     assert_eq!(trim(&mut node, 5), (vec!["5".to_owned()], 5));
     assert_eq!(trim(&mut node, 100), (vec![], 5));
     assert!(node.disk["a"].publications.is_empty());
+}
+
+/// A guard and tags of so many bytes each.
+fn large(bytes: usize) -> (Option<DuplicateGuard>, Option<Arc<PublicationExtra>>) {
+    let text = || Box::<str>::from("x".repeat(bytes));
+    let guard = DuplicateGuard { key: text(), version: 1, version_epoch: text() };
+    let tags = [("t".into(), text())].into();
+    (Some(guard), Some(Arc::new(PublicationExtra { info: None, tags, version: 1 })))
+}
+
+#[test]
+fn the_store_budget_counts_tags_keys_and_versions_of_requests_and_writes() {
+    for works in [true, false] {
+        let mut node = Node::new();
+        node.pass(0);
+        let (guard, extra) = large(10_000);
+        node.send_tagged("1", guard, extra, 1);
+        let waiting = node.home.durable.bytes();
+        assert!(waiting > 30_000, "the request waits for the stream: {waiting}");
+        let (load, _) = node.sent();
+        let Some(Message::StoreRead(load)) = load.into_iter().next() else { panic!("a load") };
+        let loaded = node.read(*load, true);
+        node.send(loaded);
+        let written = node.home.durable.bytes();
+        // Tags are part of the publication twice: encoded, and for filters.
+        assert!((80_000..100_000).contains(&written), "key, version and tags: {written}");
+        node.store(works);
+        assert_eq!(node.home.durable.waits(), usize::from(!works), "the answer or its refusal");
+        node.pass(0);
+        node.store(true);
+        assert_eq!(node.home.durable.bytes(), 0, "the whole charge is given back");
+    }
+}
+
+#[test]
+fn the_store_budget_counts_the_version_that_every_later_write_carries() {
+    let charge = |version: &str| {
+        let mut node = Node::new();
+        node.pass(0);
+        let guard = DuplicateGuard { version: 1, version_epoch: version.into(), key: "".into() };
+        node.send_publish("1", Some(guard), 1);
+        node.store(true);
+        node.publish("2", "", 2);
+        let publication = node.home.durable.bytes();
+        node.store(true);
+        node.ask(ChannelQuery::RemoveHistory);
+        let removal = node.home.durable.bytes();
+        node.store(true);
+        assert_eq!(node.home.durable.bytes(), 0);
+        (publication, removal)
+    };
+    let (plain, versioned) = (charge(""), charge(&"v".repeat(200)));
+    assert_eq!(versioned, (plain.0 + 400, plain.1 + 400));
+}
+
+#[test]
+fn versions_and_tags_beyond_the_store_budget_are_refused() {
+    let mut node = Node::new();
+    node.pass(0);
+    node.publish("1", "", 1);
+    node.store(true);
+    for tag in 2..50 {
+        let (_, extra) = large(50_000);
+        node.send_tagged("x", None, extra, tag);
+    }
+    let refused = |(_, outcome): &(u64, Result<u64, Error>)| *outcome == Err(Error::INTERNAL);
+    let (writes, answers) = node.sent();
+    assert!(writes.len() < 12 && outcomes(&answers).iter().all(refused), "{}", writes.len());
+    assert!(node.home.durable.bytes() <= 1 << 20, "the budget is kept");
 }

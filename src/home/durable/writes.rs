@@ -48,12 +48,15 @@ impl Home {
             return self.answer_publish(post, request, Ok(position));
         }
         let repeats = self.has_sent(at) && self.is_sent(&request);
-        let bytes = WRITE_OVERHEAD + request.channel.len() + 2 * request.data.len();
+        let version = self.stream_at(at).and_then(Stream::sent_version);
+        let version = version.map_or(0, |(_, epoch)| epoch.len());
+        let bytes = WRITE_OVERHEAD + 2 * (request.size() + version);
         if repeats || !self.reserve_write(post, bytes) {
             return self.answer_publish(post, request, Err(Error::INTERNAL));
         }
         let Some((prepared, change, after)) = self.prepare_durable(at, *request) else {
             // The caller has checked that the stream is there.
+            self.durable.usage.change(bytes, 0);
             return Ok(());
         };
         self.send_write(post, (at, bytes), What::Publication(prepared), change, after);
@@ -125,11 +128,11 @@ impl Home {
         Some((prepared, change, after))
     }
 
-    /// Sends a write for which everything is reserved.
+    /// Sends a write for which everything is reserved; `estimate` bytes are charged for it.
     fn send_write(
         &mut self,
         post: &mut impl Post,
-        (at, bytes): (u32, usize),
+        (at, estimate): (u32, usize),
         what: What,
         change: StreamChange,
         after: Span,
@@ -137,6 +140,9 @@ impl Home {
         let Some(store) = self.durable.store else { return };
         let Some(channel) = self.channels.channels.get(at as usize) else { return };
         let channel = channel.name.clone();
+        // The change is in memory, and once more in a batch of the store.
+        let bytes = WRITE_OVERHEAD + 2 * (channel.len() + change.size());
+        let bytes = self.durable.recharge(estimate, bytes);
         self.pin(at);
         self.durable.serial += 1;
         let Durable { serial, term, shard, times, .. } = self.durable;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::failure::ProxyFailure;
 use super::request::ProxyEvent;
+use crate::model::duplicate_guard::VERSION_EPOCH_MAX;
 use crate::model::token::payload_fields::{NotBase64, PayloadFields, json_text};
 use crate::model::token::{ConnectClaims, SubscribeOptions, claims};
 use crate::wire::lenient_json;
@@ -297,6 +298,10 @@ fn refresh_answer(result: &str) -> Result<Option<RefreshAnswer>, AnswerError> {
 fn publish_answer(result: &str) -> Result<PublishAnswer, AnswerError> {
     let fields: PublishFields = result_of(result)?;
     let payloads: PayloadFields<'_> = result_of(result)?;
+    if fields.version_epoch.len() > VERSION_EPOCH_MAX {
+        let cause = format!("version_epoch of the result is longer than {VERSION_EPOCH_MAX} bytes");
+        return Err(AnswerError::Unreadable(cause));
+    }
     let tags = fields.tags.into_iter();
     Ok(PublishAnswer {
         // For this answer alone, Centrifugo prefers JSON to base64.

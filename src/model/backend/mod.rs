@@ -197,6 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn a_version_epoch_of_an_answer_is_bounded() {
+        let result = |length: usize| {
+            let epoch = "e".repeat(length);
+            let body = format!(r#"{{"result":{{"version":1,"version_epoch":"{epoch}"}}}}"#);
+            answer(&publish(), body.as_bytes())
+        };
+        assert!(result(256).is_ok());
+        let cause = "version_epoch of the result is longer than 256 bytes".to_owned();
+        assert_eq!(result(257), Err(AnswerError::Unreadable(cause)));
+    }
+
+    #[test]
     fn base64_may_contain_line_ends() {
         let body = br#"{"result":{"b64data":"eyJk\r\nIjox\r\nfQ==\r\n","b64info":"MQ==\n"}}"#;
         let data = Some(br#"{"d":1}"#.as_slice().into());

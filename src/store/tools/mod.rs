@@ -323,6 +323,53 @@ mod tests {
         assert!(refused.cause.contains("is not complete"), "{refused}");
     }
 
+    /// An export of these entries, with valid checksums.
+    fn archive_of(file: &Path, entries: Vec<archive::Entry>) {
+        let mut archive = archive::ArchiveWriter::new(File::create(file).unwrap()).unwrap();
+        for entry in entries {
+            archive.write(entry).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+
+    #[test]
+    fn an_export_with_a_record_that_cannot_be_decoded_is_refused_before_it_changes_anything() {
+        use archive::{Entry, Key, Publication, Stream};
+        let folder = temporary();
+        let [old, new, file] = ["old", "new", "file"].map(|name| folder.path().join(name));
+        filled(&old);
+        export_file(&old, &file).unwrap();
+        let mut archive = ArchiveReader::new(archive_file(&file).unwrap()).unwrap();
+        let mut sound = Vec::new();
+        while let Some(entry) = archive.next_entry().unwrap() {
+            sound.push(entry);
+        }
+        let publication = |offset, record: &[u8]| {
+            Entry::Publication(Publication { offset, record: record.to_vec() })
+        };
+        // A publication whose kind (field 2) is unknown, and one whose carried record (field 6)
+        // names no epoch: both are well-formed messages.
+        let damages = [
+            (2, publication(2, b"\xff"), "publication of channel `c0` at offset 2"),
+            (2, publication(2, b"\x10\x09"), "publication of channel `c0` at offset 2"),
+            (2, publication(2, b"\x32\x00"), "publication of channel `c0` at offset 2"),
+            (2, publication(9, b""), "publication of channel `c0` at offset 9"),
+            (0, Entry::Stream(Stream { channel: "x".into(), record: vec![255] }), "channel `x`"),
+            (0, publication(1, b""), "a publication at offset 1 has no stream"),
+            (1200, Entry::Key(Key { channel: "y".into(), record: vec![255] }), "channel `y`"),
+        ];
+        for (place, damage, expected) in damages {
+            let mut entries = sound.clone();
+            entries[place] = damage;
+            archive_of(&file, entries);
+            let refused = import(&new, &file).map(|_| expected).unwrap_err();
+            assert!(refused.cause.contains(expected), "{expected}: {refused}");
+            assert!(!new.exists(), "{expected}");
+        }
+        archive_of(&file, sound);
+        assert_eq!(import(&new, &file).unwrap(), COUNTS);
+    }
+
     #[test]
     fn commands_ask_the_server_that_uses_the_store() {
         let folder = temporary();
