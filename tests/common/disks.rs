@@ -75,6 +75,11 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A folder in memory if the system has a place for it: syncs of a busy disk take long.
+pub fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Fills the file system of a folder.
 pub fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("filler");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::disks::{Faults, SmallDisk, fill};
+use crate::common::disks::{Faults, SmallDisk, fill, folder_in_memory};
 use crate::common::{Client, Server, binary, wait_for};
 
 /// Bytes of the data of a publication.
@@ -275,7 +275,7 @@ fn while_the_disk_is_read_only_durable_publishing_answers_error_100_and_then_res
 
 #[test]
 fn a_disk_that_becomes_full_while_tables_are_written_loses_nothing_and_publishing_resumes() {
-    let place = Faulty::new();
+    let place = Faulty { faults: Faults::new(), folder: folder_in_memory() };
     let mut flags = flags(&place.store(), &place.folder.path().join("log"));
     flags[6] = "10000".to_owned();
     let variables = place.faults.variables(&place.store());

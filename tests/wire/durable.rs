@@ -247,3 +247,27 @@ fn past_the_maximum_of_bytes_the_oldest_publications_of_every_channel_go() {
         assert!(before.ends_with(&offsets), "what went stays away: {offsets:?} {before:?}");
     }
 }
+
+#[test]
+fn a_large_publication_does_not_make_other_channels_lose_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server_with(folder.path(), ("1000", "300s"), &["--store.max_bytes", "200000"]);
+    let stored = "drumline_store_stored_bytes";
+    for nth in 1..=50 {
+        assert_eq!(publish(&server, "small", nth, "")["offset"], nth);
+        (0..6).for_each(|_| drop(publish(&server, "mixed", nth, "")));
+    }
+    server.wait_metric(stored, |bytes| (5_000..100_000).contains(&bytes));
+    let text = "x".repeat(50_000);
+    call(&server, "publish", &json!({"channel": "mixed", "data": text}));
+    // Below the maximum, unless the other 300 counted as much.
+    server.wait_metric(stored, |bytes| (50_000..150_000).contains(&bytes));
+    // A large history behind one small publication counts.
+    for _ in 0..6 {
+        call(&server, "publish", &json!({"channel": "large", "data": text}));
+    }
+    publish(&server, "large", 1, "");
+    server.wait_metric(stored, |bytes| bytes > 200_000);
+    server.wait_metric(stored, |bytes| bytes < 200_000);
+    assert!(history(&server, "small").0.len() >= 10, "it loses its share alone");
+}
