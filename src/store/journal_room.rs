@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{OFlags, SeekFrom};
 
 use crate::base::sys;
+use crate::store::journals;
 
 /// Length that fjall gives a new journal.
 const LENGTH: u64 = 64 << 20;
@@ -52,15 +53,8 @@ impl JournalRoom {
 
 /// Path of the newest journal.
 fn newest(folder: &Path) -> io::Result<PathBuf> {
-    let mut newest = None;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
-        let id = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
-        if let Some(id) = id.filter(|_| is_journal) {
-            newest = newest.max(Some((id, path)));
-        }
-    }
+    let journals = journals::list(folder)?.into_iter();
+    let newest = journals.filter_map(|(id, path)| Some((id?, path))).max();
     newest.map(|(_, path)| path).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 

@@ -264,16 +264,28 @@ impl Journal {
     }
 }
 
+/// IDs and paths of the journals of a folder, in any order. `None`: the name has no ID.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(folder: &Path) -> io::Result<Vec<(Option<u64>, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            found.push((id, path));
+        }
+    }
+    Ok(found)
+}
+
 /// Opens and reads all journals of a folder, oldest first.
 fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
     let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| Fault::of(folder, &error))? {
-        let path = entry.map_err(|error| Fault::of(folder, &error))?.path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            let id = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
-            let unknown = || Fault::corrupt(format!("{} is no journal", path.display()));
-            paths.push((id.ok_or_else(unknown)?, path));
-        }
+    for (id, path) in list(folder).map_err(|error| Fault::of(folder, &error))? {
+        let unknown = || Fault::corrupt(format!("{} is no journal", path.display()));
+        paths.push((id.ok_or_else(unknown)?, path));
     }
     paths.sort();
     let mut journals: Vec<Journal> = Vec::new();

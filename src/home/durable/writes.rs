@@ -102,7 +102,6 @@ impl Home {
         let mut after = Span { top, first, oldest, due, bytes };
         let stored = stream.stored_mut()?;
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, top);
-        stored.sent = after;
         if planted(PlantedFault::TrimmedBeforeCommit) {
             stored.first = first;
         }
