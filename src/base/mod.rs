@@ -23,6 +23,8 @@ pub mod ranking;
 pub mod secret;
 pub mod store_metrics;
 pub mod sys;
+#[allow(unsafe_code)]
+pub mod time_slice;
 pub mod vitals;
 pub mod listeners;
 pub mod wheel;

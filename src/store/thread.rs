@@ -14,7 +14,7 @@ use crate::base::backoff::Backoff;
 use crate::base::failure::Failure;
 use crate::base::histogram;
 use crate::base::store_metrics::StoreMetrics;
-use crate::base::sys;
+use crate::base::{sys, time_slice};
 use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
 use crate::model::message::{Message, Post as _, Rank};
 use crate::model::names::Names;
@@ -216,6 +216,18 @@ fn sleep(consumer: &ConsumerHandle, time: Duration) {
     }
 }
 
+/// Lets the calling thread run as soon as the disk answers, ahead of threads that use the
+/// processor meanwhile: every publication of a batch waits for it.
+fn ask_for_short_slices() {
+    if let Err(error) = time_slice::request(time_slice::SHORTEST) {
+        tracing::info!(
+            target: "store",
+            "the kernel refuses short time slices: {error}; durable publishing takes longer while \
+             the processors are busy; allow the calls sched_getattr and sched_setattr"
+        );
+    }
+}
+
 /// The thread that commits, and that opens the disk anew after a fault.
 struct Committer<D> {
     shared: Arc<Shared<D>>,
@@ -227,6 +239,7 @@ struct Committer<D> {
 
 impl<D: Disk> Committer<D> {
     fn run(mut self) {
+        ask_for_short_slices();
         loop {
             let shared = self.shared.clone();
             let mut desk = shared.desk();
