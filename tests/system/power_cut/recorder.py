@@ -31,7 +31,7 @@ import calls
 from records import Log
 
 AT_FDCWD, AT_REMOVEDIR, RENAME_NOREPLACE = 0xFFFFFF9C, 0x200, 1
-RECEIVE, SEND, ADD_DESCRIPTOR = 0xC0502100, 0xC0182101, 0x40182103
+RECEIVE, SEND, IS_VALID, ADD_DESCRIPTOR = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 ADD_AND_SEND = 2
 SYS_PIDFD_GETFD = 438
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")
@@ -355,6 +355,14 @@ class Recorder:
         except FileNotFoundError:
             pass  # The thread was killed while it waited.
 
+    def waits(self, notification):
+        """Does the thread still wait for its call? One that was killed meanwhile does not."""
+        try:
+            fcntl.ioctl(self.listener, IS_VALID, struct.pack("=Q", notification))
+        except FileNotFoundError:
+            return False
+        return True
+
     def step(self):
         try:
             received = fcntl.ioctl(self.listener, RECEIVE, bytes(NOTIFICATION.size))
@@ -364,7 +372,9 @@ class Recorder:
         name = calls.NAME_OF[number]
         try:
             if not os.path.exists(f"/proc/{self.child}/task/{thread}"):
-                raise Unknown
+                if not self.waits(notification):
+                    return
+                raise Unknown  # A thread of another process.
             result = self.carry_out(notification, name, arguments)
         except Unknown:
             self.log.append("refused", call=name, arguments=arguments)
