@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const IDLE_TIME: Duration = Duration::from_millis(200);
 /// Nap of the thread that serves the bus while the other one is busy.
 const NAP: Duration = Duration::from_millis(1);
+/// Time after a commit in which that thread goes on with its naps: while commits follow each other,
+/// none of them has to wake it.
+const WATCH: Duration = Duration::from_millis(4);
 /// Pause between two steps of the housekeeping, at least; and in steps, so that it takes a small
 /// part of a processor.
 const STEP_PAUSE: Duration = Duration::from_millis(250);
@@ -68,6 +71,10 @@ struct Desk {
     is_stopping: bool,
     /// Whether the thread that commits waits for messages and serves the bus.
     is_waiting: bool,
+    /// When the thread that commits last had a batch after a wait.
+    last_commit: Instant,
+    /// Whether the thread that relieves sleeps until the next commit.
+    is_relief_asleep: bool,
     /// Whether the thread that commits has ended.
     is_finished: bool,
 }
@@ -128,17 +135,23 @@ impl<D: Disk> Shared<D> {
             let mut desk = self.desk();
             if desk.is_finished {
                 return;
-            }
-            if desk.is_waiting {
-                let waits = |desk: &mut Desk| desk.is_waiting && !desk.is_finished;
-                let waited = self.reliefs.wait_timeout_while(desk, PATIENCE, waits);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-            } else {
+            } else if !desk.is_waiting {
                 desk.serve();
                 self.leave(desk, &mut wakes);
-                std::thread::sleep(NAP);
+            } else if desk.last_commit.elapsed() > WATCH {
+                self.sleep_until_commit(desk);
+            } else {
+                drop(desk);
             }
+            std::thread::sleep(NAP);
         }
+    }
+
+    fn sleep_until_commit(&self, mut desk: MutexGuard<'_, Desk>) {
+        desk.is_relief_asleep = true;
+        let sleeps = |desk: &mut Desk| desk.is_relief_asleep && !desk.is_finished;
+        let slept = self.reliefs.wait_timeout_while(desk, PATIENCE, sleeps);
+        drop(slept.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Answers questions until the store stops, and does the housekeeping in between.
@@ -270,9 +283,15 @@ impl<D: Disk> Committer<D> {
             let left = time.saturating_sub(began.elapsed());
             desk.is_waiting = !is_due && !left.is_zero();
             let is_waiting = desk.is_waiting;
+            if is_due {
+                desk.last_commit = Instant::now();
+            }
+            let wakes_relief = !is_waiting && std::mem::take(&mut desk.is_relief_asleep);
             shared.leave(desk, &mut self.wakes);
-            if !is_waiting {
+            if wakes_relief {
                 shared.reliefs.notify_one();
+            }
+            if !is_waiting {
                 return is_due;
             }
             sleep(&consumer, left.min(PATIENCE));
@@ -432,6 +451,8 @@ pub fn start<D: Disk>(
         next_step: Instant::now(),
         is_stopping: false,
         is_waiting: false,
+        last_commit: Instant::now(),
+        is_relief_asleep: false,
         is_finished: false,
     });
     let (reliefs, reads) = (Condvar::new(), Condvar::new());
