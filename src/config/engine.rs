@@ -340,6 +340,7 @@ impl Config {
                 // An answer larger than a client's outbox could not be delivered.
                 answer_bytes: client.queue_max_size,
                 streams_max: engine.streams_max,
+                namespaces: namespaces.clone(),
             },
             tls: None,
             slots,

@@ -3,7 +3,7 @@
 //! Owns the builder of the configuration. Never reads a source twice. The invariant: a later source
 //! overrides an earlier one, and a value that cannot be used is an error or is named in a warning.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use figment::Figment;
 use figment::providers::Serialized;
@@ -20,6 +20,7 @@ use super::foreign::{self, ForeignValues};
 use super::header_variables::is_for_headers;
 use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
 use super::keys::{self, keys, nearest};
+use super::reload;
 use super::sections::Config;
 use super::sources::Sources;
 use super::table_list::TableList;
@@ -38,6 +39,9 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Whether a key, variable or flag has no effect.
     pub has_unknown: bool,
+    /// Whether the channels of a namespace are durable, by its name, for every namespace that the
+    /// process has had: it holds until a restart.
+    pub durable: BTreeMap<String, bool>,
 }
 
 /// Prefix of the names of metrics if the configuration is Centrifugo's.
@@ -79,7 +83,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     config.fill_in_headers(&sources.environment)?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
-    Ok(Loaded { config, file, access, warnings, has_unknown })
+    let durable = reload::durable_namespaces(&config.channel);
+    Ok(Loaded { config, file, access, warnings, has_unknown, durable })
 }
 
 /// The configuration while the sources are read.

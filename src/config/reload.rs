@@ -3,6 +3,8 @@
 //! Owns the rule. Never reads a source. The invariant: every key either takes effect or is named as
 //! one that needs a restart, and the configuration in force has passed all checks.
 
+use std::collections::BTreeMap;
+
 use super::error::{Error, error};
 use super::load::Loaded;
 use super::sections::{Channel, Config, HttpServer, NamedProxy, ServerTls, differences};
@@ -16,6 +18,8 @@ pub struct Reload {
     pub changed: Vec<String>,
     /// Paths of the keys that differ and need a restart.
     pub restart: Vec<String>,
+    /// Which namespaces are durable, as in [`Loaded`].
+    pub durable: BTreeMap<String, bool>,
 }
 
 impl Loaded {
@@ -40,14 +44,22 @@ impl Loaded {
             // Each load makes a new key.
             wanted.http_api.key = self.config.http_api.key.clone();
         }
-        let config = in_force(&self.config, &wanted);
+        let mut config = in_force(&self.config, &wanted);
+        keep_durable(&self.durable, &mut config.channel);
+        let mut durable = durable_namespaces(&config.channel);
+        durable.extend(self.durable.clone());
         let restart = differences(&config, &wanted);
         config.check().map_err(|refused| {
             let cause = format!("{} (until a restart, {} stay)", refused.cause, restart.join(", "));
             error(cause, refused.cure)
         })?;
         let changed = differences(&self.config, &config);
-        Ok(Reload { config, changed, restart })
+        Ok(Reload { config, changed, restart, durable })
+    }
+
+    /// Notes that the configuration of a reload is in force.
+    pub fn apply(&mut self, reload: Reload) {
+        (self.config, self.durable) = (reload.config, reload.durable);
     }
 }
 
@@ -71,7 +83,11 @@ fn in_force(running: &Config, new: &Config) -> Config {
         internal_tls: tls(&server.internal_tls, &wanted.internal_tls),
         ..server.with_limits_of(wanted)
     };
-    keep_durable(&running.channel, &mut config.channel);
+    if !running.store.path.is_empty() {
+        // A channel that moves to another namespace may become durable, or not durable any more.
+        config.channel.namespace_boundary = running.channel.namespace_boundary.clone();
+        config.channel.private_prefix = running.channel.private_prefix.clone();
+    }
     // Requests in progress name a proxy by its number.
     let same = |(old, new): (&NamedProxy, &NamedProxy)| old.name == new.name;
     let is_longer = running.proxies.len() <= new.proxies.len();
@@ -93,14 +109,24 @@ fn in_force(running: &Config, new: &Config) -> Config {
     config
 }
 
-/// Streams in memory are durable or not from their first publication on.
-fn keep_durable(running: &Channel, new: &mut Channel) {
-    new.without_namespace.history_durable = running.without_namespace.history_durable;
+/// Whether the channels of each namespace are durable, by its name; that of channels without a
+/// namespace is empty.
+pub(super) fn durable_namespaces(channel: &Channel) -> BTreeMap<String, bool> {
+    let without = (String::new(), channel.without_namespace.history_durable);
+    let named = channel.namespaces.iter();
+    let named = named.map(|one| (one.name.clone(), one.options.history_durable));
+    std::iter::once(without).chain(named).collect()
+}
+
+/// Streams in memory are durable or not from their first publication on, so a namespace stays what
+/// it was, also when it was away meanwhile.
+fn keep_durable(durable: &BTreeMap<String, bool>, new: &mut Channel) {
+    let keep = |name: &str, is_durable: &mut bool| {
+        *is_durable = durable.get(name).copied().unwrap_or(*is_durable);
+    };
+    keep("", &mut new.without_namespace.history_durable);
     for namespace in &mut new.namespaces {
-        let same = running.namespaces.iter().find(|one| one.name == namespace.name);
-        if let Some(same) = same {
-            namespace.options.history_durable = same.options.history_durable;
-        }
+        keep(&namespace.name, &mut namespace.options.history_durable);
     }
 }
 
@@ -121,11 +147,12 @@ impl HttpServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Access;
+    use crate::config::{Access, ChannelOptions, ConfigDuration, Namespace};
 
     fn loaded(config: Config) -> Loaded {
         let access = Access::Closed("a test".to_owned());
-        Loaded { config, file: None, access, warnings: Vec::new(), has_unknown: false }
+        let (warnings, durable) = (Vec::new(), durable_namespaces(&config.channel));
+        Loaded { config, file: None, access, warnings, has_unknown: false, durable }
     }
 
     fn proxy(name: &str) -> NamedProxy {
@@ -208,5 +235,44 @@ mod tests {
         let reload = open("first").reload(&open("second")).unwrap();
         assert!(reload.changed.is_empty() && reload.restart.is_empty(), "{reload:?}");
         assert!(open("first").reload(&loaded(Config::default())).is_err());
+    }
+
+    #[test]
+    fn a_namespace_stays_durable_or_not_also_when_it_was_away() {
+        let config = |durable: Option<bool>| {
+            let mut config = Config::default();
+            config.store.path = "/srv/store".into();
+            let options = |history_durable| ChannelOptions {
+                history_durable,
+                history_size: 10,
+                history_ttl: ConfigDuration::seconds(60),
+                ..ChannelOptions::default()
+            };
+            let named = |durable| Namespace { name: "news".into(), options: options(durable) };
+            config.channel.namespaces = durable.into_iter().map(named).collect();
+            config
+        };
+        for (first, then) in [(true, false), (false, true)] {
+            let mut running = loaded(config(Some(first)));
+            running.apply(running.reload(&loaded(config(None))).unwrap());
+            assert!(running.config.channel.namespaces.is_empty());
+            let reload = running.reload(&loaded(config(Some(then)))).unwrap();
+            assert_eq!(reload.config.channel.namespaces[0].options.history_durable, first);
+            assert_eq!(reload.restart, ["channel.namespaces"]);
+        }
+    }
+
+    #[test]
+    fn what_tells_the_namespace_of_a_channel_stays_while_there_is_a_store() {
+        let mut running = loaded(Config::default());
+        let mut new = running.clone();
+        new.config.channel.namespace_boundary = "/".into();
+        new.config.channel.private_prefix = "!".into();
+        assert!(running.reload(&new).unwrap().restart.is_empty());
+        for loaded in [&mut running, &mut new] {
+            loaded.config.store.path = "/srv/store".into();
+        }
+        let restart = running.reload(&new).unwrap().restart;
+        assert_eq!(restart, ["channel.private_prefix", "channel.namespace_boundary"]);
     }
 }

@@ -86,17 +86,27 @@ impl Channels {
     }
 
     /// First step of publishing: encodes a publication and assigns its offset. The publication
-    /// stays invisible until it is committed, which can be much later.
-    pub fn prepare(&mut self, request: Publish, now: u64) -> PreparedPublication {
-        let position = request.retention.map(|retention| {
+    /// stays invisible until it is committed, which can be much later. `Err` returns the request:
+    /// the stream is durable, so the store assigns its offsets.
+    pub fn prepare(
+        &mut self,
+        request: Box<Publish>,
+        now: u64,
+    ) -> Result<PreparedPublication, Box<Publish>> {
+        let mut position = None;
+        if let Some(retention) = &request.retention {
             let at = self.find_or_insert(request.hash, &request.channel);
-            let stream = self.stream(at, &retention, now);
-            let Position { offset, epoch } = self.streams.get(stream).position();
+            let stream = self.stream(at, retention, now);
+            let stream = self.streams.get(stream);
+            let Position { offset, epoch } = stream.position();
             let prepared = &mut self.channels[at as usize].prepared;
+            if stream.stored().is_some() || *prepared == u8::MAX {
+                return Err(request);
+            }
             *prepared += 1;
-            Position { offset: offset + u64::from(*prepared), epoch }
-        });
-        self.encode(request, position)
+            position = Some(Position { offset: offset + u64::from(*prepared), epoch });
+        }
+        Ok(self.encode(*request, position))
     }
 
     /// Encodes a publication at this position.
@@ -125,8 +135,11 @@ impl Channels {
         if let Some((at, retention)) = found
             && let Some(stream) = self.stream_of(at)
         {
-            let prepared = &mut self.channels[at as usize].prepared;
-            *prepared = prepared.saturating_sub(1);
+            let channel = &mut self.channels[at as usize];
+            match retention.durable {
+                true => channel.pins = channel.pins.saturating_sub(1),
+                false => channel.prepared = channel.prepared.saturating_sub(1),
+            }
             let push = |stream: &mut Stream| stream.push(publication.clone(), &retention, now);
             self.streams.change(stream, push);
             self.schedule(at);

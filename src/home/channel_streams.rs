@@ -67,7 +67,7 @@ impl Channels {
         let rank = |stream: &Stream, channel: u32| {
             let is_planted =
                 planted(PlantedFault::StreamWithWritesEvicted) && stream.stored().is_some();
-            let is_free = |one: &&Channel| one.prepared == 0 || is_planted;
+            let is_free = |one: &&Channel| !one.keeps_stream() || is_planted;
             let channel = channels.get(channel as usize).filter(is_free)?;
             Some((channel.interested != 0 || stream.bytes() > 0, stream.next_expiry()))
         };
@@ -184,7 +184,7 @@ impl Channels {
     /// Drops a durable stream that has ended from memory, unless something is on its way.
     pub(super) fn forget_stream(&mut self, at: u32, now: u64) {
         let has_ended = |stream: u32| self.streams.get(stream).ends() <= now;
-        if self.channels.get(at as usize).is_some_and(|channel| channel.prepared == 0)
+        if self.channels.get(at as usize).is_some_and(|channel| !channel.keeps_stream())
             && self.stream_of(at).is_some_and(has_ended)
         {
             self.drop_stream(at);
@@ -212,7 +212,7 @@ impl Channels {
                 // Until its upkeep is done, the stream stays due.
                 self.expired.push(at);
                 self.schedule_after(at, now + TICK);
-            } else if is_over && self.channels[at as usize].prepared == 0 {
+            } else if is_over && !self.channels[at as usize].keeps_stream() {
                 self.drop_stream(at);
             } else {
                 self.schedule(at);

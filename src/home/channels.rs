@@ -22,6 +22,7 @@ use crate::home::streams::{NONE, Streams};
 use crate::model::ids::Ids;
 use crate::model::message::{Leave, MemberUpdate, Release, Subscribe};
 use crate::model::names::Names;
+use crate::model::namespaces::{Namespaces, Options};
 use crate::wire::protocol::reply::ClientInfo;
 
 /// Limits of what a home keeps and answers.
@@ -33,6 +34,8 @@ pub struct HomeSettings {
     pub answer_bytes: usize,
     /// Maximum number of streams per home; at the maximum, one stream is dropped for a new one.
     pub streams_max: usize,
+    /// Which channels are durable.
+    pub namespaces: Arc<Namespaces>,
 }
 
 pub(super) struct Channel {
@@ -44,12 +47,21 @@ pub(super) struct Channel {
     pub(super) stream: u32,
     /// Generation of its stream, or of the stream that the first publication begins.
     pub(super) generation: u32,
-    /// Number of prepared publications that are not committed, and of other reasons to keep the
-    /// stream: writes and questions that the store has not answered, and upkeep.
-    pub(super) prepared: u32,
+    /// Number of reasons to keep the stream in memory: writes and questions that the store has not
+    /// answered, and upkeep.
+    pub(super) pins: u32,
+    /// Number of prepared publications that are not committed, none of them durable.
+    pub(super) prepared: u8,
     /// Whether the channel lost its last subscriber in the drain.
     pub(super) was_subscribed: bool,
     pub(super) members: Option<Box<Members>>,
+}
+
+impl Channel {
+    /// Whether the stream must stay in memory.
+    pub(super) fn keeps_stream(&self) -> bool {
+        self.pins > 0 || self.prepared > 0
+    }
 }
 
 /// All channels whose home is one shard.
@@ -123,7 +135,13 @@ impl Channels {
 
     /// Number of prepared publications, and of other reasons to keep streams.
     pub fn pins(&self) -> usize {
-        self.channels.iter().map(|(_, channel)| channel.prepared as usize).sum()
+        let pins = |channel: &Channel| channel.pins as usize + usize::from(channel.prepared);
+        self.channels.iter().map(|(_, channel)| pins(channel)).sum()
+    }
+
+    /// Whether the store keeps the histories of a channel.
+    pub(super) fn is_durable(&self, name: &str) -> bool {
+        self.settings.namespaces.of(name).is_ok_and(Options::is_durable)
     }
 
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<u32> {
@@ -141,6 +159,7 @@ impl Channels {
             interested: 0,
             stream: NONE,
             generation: self.epochs.generation(hash),
+            pins: 0,
             prepared: 0,
             was_subscribed: false,
             members: None,
@@ -153,7 +172,7 @@ impl Channels {
 
     pub(super) fn remove_if_unused(&mut self, at: u32) {
         let Some(channel) = self.channels.get(at as usize) else { return };
-        let is_used = channel.interested != 0 || channel.stream != NONE || channel.prepared > 0;
+        let is_used = channel.interested != 0 || channel.stream != NONE || channel.keeps_stream();
         let is_remembered = self.is_draining && self.has_own_generation(channel);
         if is_used || is_remembered || channel.members.is_some() {
             return;
@@ -273,13 +292,18 @@ pub(crate) mod tests {
 
     impl Homes {
         fn publish(&mut self, request: Publish, now: u64) -> Option<Position> {
-            let prepared = self.prepare(request, now);
+            let prepared = self.prepare(Box::new(request), now).ok()?;
             self.commit(prepared, now).position()
         }
     }
 
     fn homes(retention: Option<Retention>, streams_max: usize) -> Homes {
-        let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max };
+        let settings = HomeSettings {
+            recovery_limit: 10,
+            answer_bytes: 1 << 20,
+            streams_max,
+            namespaces: Arc::default(),
+        };
         let budgets = MemoryBudgets::new(&MemoryLimits::all(HISTORY_BYTES), 1);
         let shares =
             (budgets.shard_usage(MemoryKind::History, 0), budgets.shard_usage(MemoryKind::Keys, 0));

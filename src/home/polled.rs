@@ -71,7 +71,12 @@ mod tests {
 
     fn channels() -> Channels {
         let budgets = MemoryBudgets::new(&MemoryLimits::all(1 << 20), 1);
-        let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 2 };
+        let settings = HomeSettings {
+            recovery_limit: 10,
+            answer_bytes: 1 << 20,
+            streams_max: 2,
+            namespaces: Arc::default(),
+        };
         let share = |kind| budgets.shard_usage(kind, 0);
         let (history, keys) = (share(MemoryKind::History), share(MemoryKind::Keys));
         Channels::new(settings, (Names::new([0; 16], 1), Ids::new([0; 16])), 1, (history, keys))
@@ -90,7 +95,7 @@ mod tests {
             reply_to: ReplyTo::None,
             accepted: 0,
         };
-        let prepared = channels.prepare(request, now);
+        let prepared = channels.prepare(Box::new(request), now).ok().unwrap();
         channels.commit(prepared, now);
     }
 

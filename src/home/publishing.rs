@@ -37,14 +37,16 @@ impl Home {
         if self.prepared.len() >= PREPARED_MAX {
             return Err(Message::Publish(request));
         }
-        let refused = match self.check(&request) {
-            Ok(()) => {
-                let prepared = self.channels.prepare(*request, self.now);
-                self.commit_or_wait(post, prepared);
-                return Ok(());
-            }
-            Err(PublishRefusal::Before(position)) => Ok(position),
-            Err(PublishRefusal::Unavailable) => Err(Error::INTERNAL),
+        let (request, refused) = match self.check(&request) {
+            Ok(()) => match self.channels.prepare(request, self.now) {
+                Ok(prepared) => {
+                    self.commit_or_wait(post, prepared);
+                    return Ok(());
+                }
+                Err(request) => (request, Err(Error::INTERNAL)),
+            },
+            Err(PublishRefusal::Before(position)) => (request, Ok(position)),
+            Err(PublishRefusal::Unavailable) => (request, Err(Error::INTERNAL)),
         };
         self.answer_publish(post, request, refused)
     }
@@ -175,7 +177,12 @@ mod tests {
             stored: budgets.shard_usage(MemoryKind::Stored, 0),
             metrics: Arc::default(),
         };
-        let settings = HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 1 };
+        let settings = HomeSettings {
+            recovery_limit: 10,
+            answer_bytes: 1 << 20,
+            streams_max: 1,
+            namespaces: Arc::default(),
+        };
         Home::new(settings, UserLimit::default(), context)
     }
 

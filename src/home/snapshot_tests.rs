@@ -58,8 +58,12 @@ impl Node {
                 stored: share(MemoryKind::Stored),
                 metrics: Arc::default(),
             };
-            let settings =
-                HomeSettings { recovery_limit: 10, answer_bytes: 1 << 20, streams_max: 10_000 };
+            let settings = HomeSettings {
+                recovery_limit: 10,
+                answer_bytes: 1 << 20,
+                streams_max: 10_000,
+                namespaces: Arc::default(),
+            };
             Home::new(settings, UserLimit::default(), context)
         };
         let times = Times { now, unix: 1_000_000 };

@@ -129,6 +129,7 @@ impl Default for HubSettings {
                 recovery_limit: 300,
                 answer_bytes: 1 << 20,
                 streams_max: 1000,
+                namespaces: Arc::default(),
             },
             namespaces: Arc::default(),
             rules: Rules::default(),

@@ -60,6 +60,22 @@ pub struct StoredKey {
     pub until: u64,
 }
 
+impl StoredKey {
+    /// What tells its place on disk.
+    pub fn place(&self) -> KeyPlace {
+        KeyPlace { position: self.position, until: self.until }
+    }
+}
+
+/// An idempotency key without its text, which its place on disk does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// The position of the publication.
+    pub position: Position,
+    /// When the key is forgotten, in milliseconds of unix time.
+    pub until: u64,
+}
+
 /// A change of one stream. All of it is on disk, or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct StreamChange {
@@ -77,7 +93,7 @@ pub struct StreamChange {
     pub key: Option<StoredKey>,
     /// Idempotency keys of writes that failed and may have reached the disk nevertheless. They are
     /// erased.
-    pub erased_keys: Vec<StoredKey>,
+    pub erased_keys: Vec<KeyPlace>,
 }
 
 impl StreamChange {
@@ -86,8 +102,9 @@ impl StreamChange {
     pub fn size(&self) -> usize {
         let publication = self.publication.as_ref().map_or(0, |stored| stored.publication.size());
         let version = self.record.as_ref().and_then(|record| record.version.as_deref());
-        let keys = self.key.iter().chain(&self.erased_keys).map(|key| key.key.len());
-        publication + version.map_or(0, |(_, epoch)| epoch.len()) + keys.sum::<usize>()
+        let key = self.key.as_ref().map_or(0, |key| key.key.len());
+        let erased = self.erased_keys.len() * size_of::<KeyPlace>();
+        publication + version.map_or(0, |(_, epoch)| epoch.len()) + key + erased
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::model::storage::{StoreWrite, StoredKey, StreamChange};
+use crate::model::storage::{StoreWrite, StreamChange};
 use crate::store::disk::{Change, Fault, Order, Table, View};
 use crate::store::layout::{self, Epochs};
 use crate::store::records;
@@ -56,10 +56,10 @@ impl<'a, V: View> Batch<'a, V> {
             self.erase(channel, offsets)?;
         }
         for key in erased_keys {
-            self.remove_key(channel, key);
+            self.remove(Table::Keys, layout::idempotency_key(channel, *key));
         }
         if let Some(key) = key {
-            let place = layout::idempotency_key(channel, key);
+            let place = layout::idempotency_key(channel, key.place());
             self.put(Table::Keys, place, records::write_key(key));
         }
         match record {
@@ -92,10 +92,6 @@ impl<'a, V: View> Batch<'a, V> {
         }
         self.remove(Table::Streams, layout::stream_key(channel));
         Ok(())
-    }
-
-    fn remove_key(&mut self, channel: &str, key: &StoredKey) {
-        self.remove(Table::Keys, layout::idempotency_key(channel, key));
     }
 
     fn erase(&mut self, channel: &str, offsets: &Range<u64>) -> Result<(), Fault> {
@@ -179,7 +175,7 @@ impl<'a, V: View> Batch<'a, V> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::storage::StoredPublication;
+    use crate::model::storage::{StoredKey, StoredPublication};
     use crate::store::disk::Disk as _;
     use crate::store::memory_disk::MemoryDisk;
     use crate::store::reading;
@@ -294,7 +290,7 @@ pub(crate) mod tests {
         commit(&disk, &[one, two]);
         assert_eq!(disk.entries(Table::Keys).len(), 2);
         let mut three = publish("a", 3, 1);
-        three.change.erased_keys = vec![key(1)];
+        three.change.erased_keys = vec![key(1).place()];
         commit(&disk, &[three]);
         let keys = disk.entries(Table::Keys);
         assert_eq!(records::read_key(&keys[0].1).unwrap(), key(2));

@@ -10,7 +10,7 @@ use std::ops::Range;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-use crate::model::storage::StoredKey;
+use crate::model::storage::KeyPlace;
 use crate::wire::protocol::{Epoch, Position};
 
 /// Milliseconds of a minute.
@@ -99,7 +99,7 @@ pub fn channel_bucket(bucket: u32, channel: &str) -> Vec<u8> {
 
 /// The key on disk of an idempotency key. The position tells the keys of a channel apart, so the
 /// text of the key, which may be long, is part of the value.
-pub fn idempotency_key(channel: &str, key: &StoredKey) -> Vec<u8> {
+pub fn idempotency_key(channel: &str, key: KeyPlace) -> Vec<u8> {
     let Position { epoch, offset } = key.position;
     let mut place = channel_bucket(bucket_of(key.until), channel);
     place.extend_from_slice(epoch.as_bytes());
@@ -226,14 +226,14 @@ mod tests {
     fn idempotency_keys_are_ordered_by_the_minute_in_which_they_expire() {
         let key = |until, offset| {
             let position = Position { offset, epoch: Epoch::from_random(1) };
-            StoredKey { key: "k".into(), position, until }
+            KeyPlace { position, until }
         };
         assert_eq!([0, 1, 60_000, 60_001].map(bucket_of), [0, 1, 1, 2]);
         let (one, two) = (key(60_000, 9), key(60_001, 1));
-        assert!(idempotency_key("z", &one) < idempotency_key("a", &two));
-        assert!(idempotency_key("a", &two).starts_with(&channel_bucket(2, "a")));
-        assert_eq!(split_bucket(&idempotency_key("a", &two)), Some(2));
-        assert_ne!(idempotency_key("a", &one), idempotency_key("a", &key(60_000, 8)));
+        assert!(idempotency_key("z", one) < idempotency_key("a", two));
+        assert!(idempotency_key("a", two).starts_with(&channel_bucket(2, "a")));
+        assert_eq!(split_bucket(&idempotency_key("a", two)), Some(2));
+        assert_ne!(idempotency_key("a", one), idempotency_key("a", key(60_000, 8)));
     }
 
     #[test]

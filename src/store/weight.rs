@@ -23,7 +23,7 @@ pub fn of(write: &StoreWrite) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::storage::StoredKey;
+    use crate::model::storage::{KeyPlace, StoredKey};
     use crate::store::batch::tests::publish;
     use crate::wire::protocol::Position;
 
@@ -38,7 +38,8 @@ mod tests {
             StoredKey { key: "k".repeat(300).into(), position: Position::default(), until: 1 };
         write.change.key = Some(key.clone());
         assert_eq!(of(&write), plain + 200 + 300 + 1);
-        write.change.erased_keys = vec![key];
-        assert_eq!(of(&write), plain + 200 + 300 + 1 + 300 + 1 + ERASED_OVERHEAD);
+        write.change.erased_keys = vec![key.place()];
+        let erased = size_of::<KeyPlace>() + 1 + ERASED_OVERHEAD;
+        assert_eq!(of(&write), plain + 200 + 300 + 1 + erased);
     }
 }

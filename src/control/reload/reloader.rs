@@ -108,7 +108,7 @@ impl Reloader {
         if new.has_unknown {
             report.push_str("; some keys or variables have no effect: see the log");
         }
-        self.loaded.config = reload.config;
+        self.loaded.apply(reload);
         Ok(report)
     }
 

@@ -6,11 +6,13 @@
 //! what is on disk is committed; after a failed write, it and every write that was sent behind it
 //! fail; a request of a channel whose earlier request waits for the store waits behind it.
 
+mod leftovers;
 pub mod requests;
 mod sent;
 pub mod state;
 pub mod stored;
 mod streams;
+mod store_tests;
 mod tests;
 mod upkeep;
 mod waits;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::message::{ChannelQuery, Message};
+use crate::model::message::{ChannelQuery, MemberUpdate, Message, Publish, Subscribe};
 use crate::model::publication::Publication;
 use crate::model::storage::StoreQuery;
 
@@ -24,6 +24,28 @@ pub struct ChannelWait {
     /// Number of questions for the first request.
     pub(super) asked: u32,
     pub(super) requests: VecDeque<(Message, usize)>,
+}
+
+impl ChannelWait {
+    /// Changes what the newest subscribe of a connection that waits tells of its client. Returns
+    /// the bytes of the subscribe before and after.
+    pub(super) fn update_member(&mut self, update: &MemberUpdate) -> (usize, usize) {
+        let subscribe = |(message, bytes)| match message {
+            &mut Message::Subscribe(ref mut request) => Some((request, bytes)),
+            _ => None,
+        };
+        let mut waiting = self.requests.iter_mut().rev().map(|one| (&mut one.0, &mut one.1));
+        let is_same = |request: &Subscribe| request.subscriber.address() == update.address;
+        let found = waiting.find_map(|one| subscribe(one).filter(|(found, _)| is_same(found)));
+        let Some((Some(info), bytes)) = found.map(|(found, bytes)| (found.info.as_mut(), bytes))
+        else {
+            return (0, 0);
+        };
+        let before = *bytes;
+        *bytes = before.saturating_sub(info.size()) + update.info.size();
+        **info = update.info.clone();
+        (before, *bytes)
+    }
 }
 
 /// What the first request waits for.
@@ -72,10 +94,15 @@ pub(super) fn load(first: Option<u64>) -> StoreQuery {
     StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES, first }
 }
 
+/// Whether the store keeps a publication.
+pub(super) fn is_durable(request: &Publish) -> bool {
+    request.retention.is_some_and(|retention| retention.durable)
+}
+
 /// Whether a request is about the stream of a durable channel.
 pub(in crate::home) fn needs_stream(message: &Message) -> bool {
     match message {
-        Message::Publish(request) => request.retention.is_some_and(|retention| retention.durable),
+        Message::Publish(request) => is_durable(request),
         Message::Subscribe(request) => {
             request.terms.durable && request.stream_access.needs_stream()
         }
@@ -109,6 +136,8 @@ pub(in crate::home) fn channel_of(message: &Message) -> Option<(&Arc<str>, u64)>
 pub(super) fn bytes_of(message: &Message) -> usize {
     match message {
         Message::Publish(request) => request.size(),
+        // Filters have a budget of their own.
+        Message::Subscribe(request) => request.info.as_ref().map_or(0, |info| info.size()),
         _ => 0,
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum What {
     Upkeep,
     /// The stream ends.
     End,
+    /// Something of a stream that is not in memory, because its channel is no longer durable.
+    Leftover,
 }
 
 impl What {
@@ -40,7 +42,7 @@ impl What {
     pub(super) fn version(&self) -> Version {
         match self {
             What::Publication(prepared) => prepared.version(),
-            What::Removal(_) | What::Trim | What::Upkeep | What::End => None,
+            _ => None,
         }
     }
 }

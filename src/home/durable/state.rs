@@ -47,6 +47,9 @@ pub struct Durable {
     pub(super) resumable: VecDeque<u32>,
     /// Number of questions so far.
     pub(super) questions: u32,
+    /// First offsets that streams of channels that are no longer durable keep, by the question
+    /// about the stream.
+    pub(super) leftovers: HashMap<u32, u64>,
     /// Streams of which the store must be told something.
     pub(super) upkeep: VecDeque<u32>,
     /// When the next upkeep begins, in milliseconds of the monotonic clock.
@@ -73,6 +76,7 @@ impl Durable {
             waiting: 0,
             resumable: VecDeque::new(),
             questions: 0,
+            leftovers: HashMap::new(),
             upkeep: VecDeque::new(),
             upkeep_after: 0,
             goes_on: false,

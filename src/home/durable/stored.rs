@@ -6,10 +6,15 @@
 use std::ops::Range;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::model::storage::{CARRIED_MAX, StoredKey};
+use crate::model::storage::{CARRIED_MAX, KeyPlace};
 
 /// Maximum number of remains on disk that a write erases.
 pub const ERASED_MAX: u64 = 64;
+/// Keys of failed writes of a stream at which no publication with a key is sent until the record is
+/// corrected.
+pub const FAILED_KEYS_MAX: usize = 1024;
+/// Memory charged for a key of a failed write: the list doubles when it grows.
+const FAILED_KEY_BYTES: usize = 2 * size_of::<KeyPlace>();
 
 /// The monotonic clock in milliseconds, and unix time in milliseconds at the same moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,11 +88,13 @@ pub struct StoredPart {
     /// The highest offset that failed writes may have left on disk; 0: none.
     pub remains: u64,
     /// The keys that failed writes may have left on disk.
-    pub failed_keys: Vec<StoredKey>,
+    pub failed_keys: Vec<KeyPlace>,
     /// Serial of the write that corrects what failed writes may have left; 0: none is sent.
     pub correction: u64,
     /// Whether the store has a record of the stream.
     pub is_recorded: bool,
+    /// Whether a write that ends the stream is on its way: the record will be gone.
+    pub is_ending: bool,
     /// Top offset of the record that the table of streams has at least.
     pub recorded: u64,
     /// When the stream ends after the writes that were sent, in unix time; 0: no publication was
@@ -108,7 +115,7 @@ impl StoredPart {
     /// What the write with this serial must erase because earlier ones failed: offsets behind its
     /// `top`, and keys. Later writes must not erase it again: they may follow one that has written
     /// the same offsets and keys anew.
-    pub fn begin_correction(&mut self, serial: u64, top: u64) -> (Range<u64>, Vec<StoredKey>) {
+    pub fn begin_correction(&mut self, serial: u64, top: u64) -> (Range<u64>, Vec<KeyPlace>) {
         let next = top + 1;
         let is_sent = self.correction > 0 && !planted(PlantedFault::ErasedAgain);
         if !self.is_uncertain || is_sent {
@@ -119,23 +126,32 @@ impl StoredPart {
     }
 
     /// A write failed. A correction up to the serial `kept` is on disk; a later one has failed,
-    /// too.
-    pub fn take_back_correction(&mut self, kept: u64) {
-        if (1..=kept).contains(&self.correction) {
-            self.end_correction();
-        }
+    /// too. Returns the memory that is free.
+    pub fn take_back_correction(&mut self, kept: u64) -> usize {
+        let is_kept = (1..=kept).contains(&self.correction);
+        let freed = if is_kept { self.end_correction() } else { 0 };
         self.correction = 0;
+        freed
     }
 
-    /// The correction is on disk.
-    pub fn end_correction(&mut self) {
+    /// The correction is on disk. Returns the memory that is free.
+    pub fn end_correction(&mut self) -> usize {
         (self.is_uncertain, self.remains, self.correction) = (false, 0, 0);
-        self.failed_keys = Vec::new();
+        std::mem::take(&mut self.failed_keys).len() * FAILED_KEY_BYTES
     }
 
-    /// Whether a publication at this offset can carry the record of the stream.
+    /// Notes the key of a failed write. Returns the memory that it takes.
+    pub fn note_failed(&mut self, key: Option<KeyPlace>) -> usize {
+        let Some(key) = key else { return 0 };
+        self.failed_keys.push(key);
+        FAILED_KEY_BYTES
+    }
+
+    /// Whether a publication at this offset can carry the record of the stream, which continues the
+    /// one in the table of streams.
     pub fn can_carry(&self, top: u64) -> bool {
-        self.is_recorded && !self.is_uncertain && top <= self.recorded + CARRIED_MAX
+        let has_record = self.is_recorded && !self.is_ending && !self.is_uncertain;
+        has_record && top <= self.recorded + CARRIED_MAX
     }
 
     /// Whether remains are on disk for which the next publication is too late or too small.

@@ -56,6 +56,10 @@ impl Home {
     pub(in crate::home) fn remove_due(&mut self, post: &mut impl Post, due: StoreDue) {
         self.load_due(post, due.channels);
         for (channel, first) in due.trims {
+            if !self.channels.is_durable(&channel) {
+                self.ask_leftover(post, channel, first);
+                continue;
+            }
             let hash = self.channels.names.hash(&channel);
             let query = ChannelQuery::TrimHistory(first);
             let reply_to = ReplyTo::None;
@@ -68,6 +72,10 @@ impl Home {
     /// Loads the streams in which something has expired, so that their expiry is handled.
     fn load_due(&mut self, post: &mut impl Post, channels: Vec<Arc<str>>) {
         for name in channels {
+            if !self.channels.is_durable(&name) {
+                self.ask_leftover(post, name, 0);
+                continue;
+            }
             let hash = self.channels.names.hash(&name);
             let at = self.channels.find_or_insert(hash, &name);
             if let Some(stream) = self.channels.stream_of(at) {
@@ -112,7 +120,9 @@ impl Home {
         };
         let is_incomplete = stream.is_due(now);
         let (ended, span) = (stream.ends() <= now, stream.span());
-        let is_last = ended && span.oldest >= span.first && span.first > span.top;
+        // A publication on its way continues the stream.
+        let is_at_top = stream.stored().is_some_and(|stored| stored.sent.top == span.top);
+        let is_last = ended && is_at_top && span.oldest >= span.first && span.first > span.top;
         let needs_write = is_last
             || stream.stored().is_some_and(|one| {
                 one.is_uncertain || one.has_many_remains() || (ended && one.oldest < one.first)

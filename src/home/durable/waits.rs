@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
+use crate::home::durable::leftovers::LEFTOVER;
 use crate::home::durable::requests::{
-    self, ChannelWait, Found, WaitState, bytes_of, channel_of, needs_stream,
+    self, ChannelWait, Found, WaitState, bytes_of, channel_of, is_durable, needs_stream,
 };
 use crate::home::durable::state::{PAUSE, STEPS_MAX, WAITING_MAX};
 use crate::home::history::Stream;
@@ -57,7 +58,14 @@ impl Home {
     ) -> Result<(), Message> {
         let overtakes =
             planted(PlantedFault::WaitingRequestOvertaken) && self.stream_at(at).is_some();
-        if self.durable.waits.contains_key(&at) && !overtakes {
+        if let Some(wait) = self.durable.waits.get_mut(&at)
+            && !overtakes
+        {
+            if let Message::MemberUpdate(update) = &message {
+                let (before, after) = wait.update_member(update);
+                self.durable.usage.change(before, after);
+                return self.serve(post, at, message, None);
+            }
             return self.queue(post, at, message);
         }
         match self.missing(at, &message, None) {
@@ -74,7 +82,8 @@ impl Home {
 
     /// Whether one more request may wait.
     fn has_room_to_wait(&self, message: &Message) -> bool {
-        let bounded = !matches!(message, Message::Leave(_) | Message::MemberUpdate(_));
+        // Each leave follows a subscribe, whose number is bounded.
+        let bounded = !matches!(message, Message::Leave(_));
         !bounded || (self.durable.waiting < WAITING_MAX && self.durable.usage.excess() == 0)
     }
 
@@ -131,6 +140,9 @@ impl Home {
     /// Handles the answer of the store to a question.
     pub(in crate::home) fn store_answered(&mut self, post: &mut impl Post, answer: StoreAnswer) {
         let (at, question) = ((answer.tag >> 32) as u32, answer.tag as u32);
+        if at == LEFTOVER {
+            return self.leftover_answered(post, question, answer);
+        }
         let Some(wait) = self.durable.waits.get_mut(&at) else { return };
         let WaitState::Answer(offsets) = &wait.state else { return };
         if wait.question != question {
@@ -188,8 +200,11 @@ impl Home {
                 let next = stream.next_offset();
                 let ends = stream.ends();
                 if let Some(stored) = stream.stored_mut() {
+                    // Publications that were committed since are newer than the answer.
+                    let seen = loaded.record.as_ref().map_or(0, |record| record.top);
                     let (first, due) = match loaded.alive {
                         Some((first, due)) => (first.min(next), times.moment_of(due)),
+                        None if seen + 1 < next => (seen + 1, times.now),
                         None => (next, ends),
                     };
                     (stored.first, stored.due) = (stored.first.max(first), due);
@@ -336,7 +351,10 @@ impl Home {
         found: Option<&Found>,
     ) -> Result<(), Message> {
         match message {
-            Message::Publish(request) => self.publish_durable(post, at, request),
+            Message::Publish(request) if is_durable(&request) => {
+                self.publish_durable(post, at, request)
+            }
+            Message::Publish(request) => self.publish(post, request),
             Message::Subscribe(request) => self.subscribe(post, request, found),
             Message::HomeQuery(question) if question.query == ChannelQuery::RemoveHistory => {
                 self.remove_durable(post, at, question)

@@ -3,11 +3,13 @@
 //! Owns no state of its own: it is in [`Durable`]. Never commits a write before the store has it on
 //! disk. The invariant: a failed write changes nothing that a client can see.
 
+use std::sync::Arc;
+
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::home::channel_publications::{PreparedPublication, version_of};
 use crate::home::durable::sent::{Refusal, SentWrite, What};
 use crate::home::durable::state::{Durable, PAUSE, STEPS_MAX};
-use crate::home::durable::stored::{ERASED_MAX, Span, StoredPart};
+use crate::home::durable::stored::{ERASED_MAX, FAILED_KEYS_MAX, Span, StoredPart};
 use crate::home::history::Stream;
 use crate::home::publishing::published;
 use crate::home::{Home, NoRoom};
@@ -20,7 +22,7 @@ use crate::model::storage::{
 use crate::wire::protocol::{Error, Position};
 
 /// Estimated memory of a write beside its publication: the message, its entry and its key.
-const WRITE_OVERHEAD: usize = 512;
+pub(super) const WRITE_OVERHEAD: usize = 512;
 
 impl Home {
     /// Reserves what a write of this size needs: a place, memory, and room in the store's inbox.
@@ -47,11 +49,10 @@ impl Home {
         if let Some(position) = self.channels.published_before(&request, self.now) {
             return self.answer_publish(post, request, Ok(position));
         }
-        let repeats = self.has_sent(at) && self.is_sent(&request);
         let version = self.stream_at(at).and_then(Stream::sent_version);
         let version = version.map_or(0, |(_, epoch)| epoch.len());
         let bytes = WRITE_OVERHEAD + 2 * (request.size() + version);
-        if repeats || !self.reserve_write(post, bytes) {
+        if !self.can_publish(at, &request) || !self.reserve_write(post, bytes) {
             return self.answer_publish(post, request, Err(Error::INTERNAL));
         }
         let Some((prepared, change, after)) = self.prepare_durable(at, *request) else {
@@ -63,9 +64,17 @@ impl Home {
         Ok(())
     }
 
+    /// Whether the stream is durable, and nothing that is not committed must come first.
+    fn can_publish(&self, at: u32, request: &Publish) -> bool {
+        let Some(stored) = self.stream_at(at).and_then(Stream::stored) else { return false };
+        let has_key = request.guard.as_ref().is_some_and(|guard| !guard.key.is_empty());
+        let takes_key = !has_key || stored.failed_keys.len() < FAILED_KEYS_MAX;
+        takes_key && !(self.has_sent(at) && self.is_sent(request))
+    }
+
     /// Whether writes of the channel are not committed.
     fn has_sent(&self, at: u32) -> bool {
-        self.channels.channels.get(at as usize).is_some_and(|channel| channel.prepared > 0)
+        self.channels.channels.get(at as usize).is_some_and(|channel| channel.pins > 0)
     }
 
     /// Whether a publication that is not committed decides if the request is a repetition.
@@ -136,13 +145,26 @@ impl Home {
         change: StreamChange,
         after: Span,
     ) {
-        let Some(store) = self.durable.store else { return };
         let Some(channel) = self.channels.channels.get(at as usize) else { return };
         let channel = channel.name.clone();
+        self.pin(at);
+        self.post_write(post, (at, channel), estimate, (what, after), change);
+    }
+
+    /// Sends a write of a channel at the index `at`. Everything is reserved; `estimate` bytes are
+    /// charged for it.
+    pub(super) fn post_write(
+        &mut self,
+        post: &mut impl Post,
+        (at, channel): (u32, Arc<str>),
+        estimate: usize,
+        (what, after): (What, Span),
+        change: StreamChange,
+    ) {
+        let Some(store) = self.durable.store else { return };
         // The change is in memory, and once more in a batch of the store.
         let bytes = WRITE_OVERHEAD + 2 * (channel.len() + change.size());
         let bytes = self.durable.recharge(estimate, bytes);
-        self.pin(at);
         self.durable.serial += 1;
         let Durable { serial, term, shard, times, .. } = self.durable;
         let (unix, is_carried) = (times.unix, change.is_carried);
@@ -214,6 +236,7 @@ impl Home {
         let after = Span { due, bytes, ..changed };
         let Some(stored) = stream.stored_mut() else { return };
         stored.sent = after;
+        stored.is_ending = matches!(what, What::End);
         let (beyond, erased_keys) = stored.begin_correction(self.durable.serial + 1, after.top);
         let record = stream.record(after, None, times);
         let change = StreamChange {
@@ -242,9 +265,14 @@ impl Home {
         self.send_correction(post, at, |span| span, what);
     }
 
-    /// Reserves what an upkeep needs.
+    /// Reserves what an upkeep needs. It needs no room in the memory budget, because it frees some.
     pub(super) fn reserve_upkeep(&mut self, post: &mut impl Post) -> bool {
-        self.reserve_write(post, WRITE_OVERHEAD)
+        let Some(store) = self.durable.store else { return false };
+        let has_room = self.durable.admits() && post.reserve(store, Rank::Store);
+        if has_room {
+            self.durable.usage.change(0, WRITE_OVERHEAD);
+        }
+        has_room
     }
 
     pub(super) fn stream_at(&self, at: u32) -> Option<&Stream> {
@@ -287,6 +315,7 @@ impl Home {
         let full = |what| Box::new(SentWrite { serial, unix, at, after, is_carried, bytes, what });
         let (mut versioned, is_recorded) = (false, !matches!(what, What::End));
         let removes = matches!(what, What::Removal(_) | What::Trim);
+        self.end_correction(at, serial);
         match what {
             What::Publication(prepared) => {
                 versioned = prepared.version().is_some();
@@ -309,8 +338,9 @@ impl Home {
                 self.unpin(at);
                 self.channels.forget_stream(at, self.now);
             }
+            What::Leftover => return Ok(()),
         }
-        self.note_stored((at, serial), after, (versioned, is_recorded));
+        self.note_stored(at, after, (versioned, is_recorded));
         if !is_carried {
             self.note_recorded(at, after.top);
         }
@@ -325,25 +355,20 @@ impl Home {
     /// Keeps a channel and its stream in memory, once more.
     pub(super) fn pin(&mut self, at: u32) {
         if let Some(channel) = self.channels.channels.get_mut(at as usize) {
-            channel.prepared += 1;
+            channel.pins += 1;
         }
     }
 
     /// Takes one [`Home::pin`] back.
     pub(super) fn unpin(&mut self, at: u32) {
         if let Some(channel) = self.channels.channels.get_mut(at as usize) {
-            channel.prepared = channel.prepared.saturating_sub(1);
+            channel.pins = channel.pins.saturating_sub(1);
         }
     }
 
     /// Notes what the store has after a write: whether the write had a version, and whether the
     /// stream has a record.
-    fn note_stored(
-        &mut self,
-        (at, serial): (u32, u64),
-        after: Span,
-        (versioned, is_recorded): (bool, bool),
-    ) {
+    fn note_stored(&mut self, at: u32, after: Span, (versioned, is_recorded): (bool, bool)) {
         let Some(stream) = self.channels.stream_of(at) else { return };
         let stream = self.channels.streams.get_mut(stream);
         let due = stream.first_expires();
@@ -354,9 +379,7 @@ impl Home {
         stored.oldest = after.oldest;
         stored.bytes = after.bytes;
         stored.is_recorded = is_recorded;
-        if stored.correction == serial || planted(PlantedFault::CorrectedByEarlierWrite) {
-            stored.end_correction();
-        }
+        stored.is_ending &= is_recorded;
         if versioned {
             stored.sent_version = None;
         }
@@ -366,6 +389,15 @@ impl Home {
             stored.due = due.unwrap_or(ends);
         } else if after.first == after.top {
             stored.due = after.due;
+        }
+    }
+
+    /// Notes that a write is on disk, and with it the correction that it was.
+    fn end_correction(&mut self, at: u32, serial: u64) {
+        let Some(stored) = self.stored_at(at) else { return };
+        if stored.correction == serial || planted(PlantedFault::CorrectedByEarlierWrite) {
+            let freed = stored.end_correction();
+            self.durable.usage.change(freed, 0);
         }
     }
 
@@ -423,11 +455,13 @@ impl Home {
         let SentWrite { serial, unix, at, after, what, .. } = write;
         let kept = self.durable.kept;
         self.unpin(at);
+        let (mut freed, mut noted) = (0, 0);
         if let Some(stream) = self.channels.stream_of(at) {
             let stream = self.channels.streams.get_mut(stream);
             let span = stream.span();
             if let Some(stored) = stream.stored_mut() {
-                stored.take_back_correction(kept);
+                freed = stored.take_back_correction(kept);
+                stored.is_ending = false;
                 if !planted(PlantedFault::OffsetNotTakenBack) {
                     stored.sent = span;
                 }
@@ -440,18 +474,19 @@ impl Home {
                 {
                     stored.remains = stored.remains.max(after.top);
                     let key = prepared.stored_key(unix);
-                    let is_noted = !planted(PlantedFault::FailedKeyNotErased);
-                    stored.failed_keys.extend(key.filter(|_| is_noted));
+                    let key = key.filter(|_| !planted(PlantedFault::FailedKeyNotErased));
+                    noted = stored.note_failed(key.map(|key| key.place()));
                 }
             }
         }
+        self.durable.usage.change(freed, noted);
         match what {
             What::Publication(_) if planted(PlantedFault::RefusalDropped) => {}
             What::Publication(prepared) => {
                 self.durable.refusals.push_back(Refusal::Publish(prepared.reply_to));
             }
             What::Removal(reply_to) => self.durable.refusals.push_back(Refusal::Query(reply_to)),
-            What::Trim | What::Upkeep | What::End => {}
+            What::Trim | What::Upkeep | What::End | What::Leftover => {}
         }
         self.want_upkeep(at);
         self.channels.remove_if_unused(at);

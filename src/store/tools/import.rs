@@ -140,7 +140,7 @@ impl<D: Disk> Import<'_, D> {
                 let Position { offset, epoch } = stored.position;
                 let epoch = self.epochs.after(&key.channel, epoch);
                 stored.position = Position { offset, epoch };
-                let place = layout::idempotency_key(&key.channel, &stored);
+                let place = layout::idempotency_key(&key.channel, stored.place());
                 self.put(Table::Keys, place, records::write_key(&stored))
             }
             Entry::Value(value) => self.put(Table::State, value.key, value.value),

@@ -140,7 +140,7 @@ pub fn check(disk: &impl Disk, folder: &Path) -> Result<Report, Failure> {
         let read = records::read_key(bytes);
         let Some(stored) = report.note("an idempotency key", read) else { return Ok(()) };
         let channel = key.get(4..).and_then(layout::split_channel);
-        let expected = channel.map(|(channel, _)| layout::idempotency_key(channel, &stored));
+        let expected = channel.map(|(channel, _)| layout::idempotency_key(channel, stored.place()));
         if expected.as_deref() != Some(key) {
             report.fault(format!("idempotency key `{}` is in the wrong place", stored.key));
         }

@@ -21,6 +21,15 @@ pub struct ClientInfo {
     pub channel: Option<Box<[u8]>>,
 }
 
+impl ClientInfo {
+    /// Bytes of the texts.
+    pub fn size(&self) -> usize {
+        let texts = [&self.connection, &self.channel];
+        let texts = texts.into_iter().flatten().map(|text| text.len()).sum::<usize>();
+        self.user.len() + self.client.len() + texts
+    }
+}
+
 /// The members of a channel in one encoding. The list consists of parts that replies share. A part
 /// holds members as [`super::write_member`] appends them.
 #[derive(Clone, Debug, Default)]

@@ -90,10 +90,12 @@ pub fn changed(random: &mut Random, before: &HubSettings) -> HubSettings {
     let without = Options { subscribe_proxy: kept.subscribe_proxy, ..options(random, retention) };
     let recovery_limit = random.pick(&[3, 1000]);
     let recovery_limit = if is_durable { before.homes.recovery_limit } else { recovery_limit };
+    let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
+    let homes = before.homes.clone();
     HubSettings {
-        namespaces: Arc::new(Namespaces { without, ..Namespaces::default() }),
+        namespaces: namespaces.clone(),
         position_check_delay: random.pick(&[0, 1_000]),
-        homes: home::HomeSettings { recovery_limit, ..before.homes.clone() },
+        homes: home::HomeSettings { recovery_limit, namespaces, ..homes },
         // Of these, a shard keeps what it began with.
         slots: 1,
         backlog_bytes: 1,
@@ -153,7 +155,9 @@ pub fn random(random: &mut Random) -> Plan {
         waiting_max: 1 << 20,
         ..Upstreams::default()
     };
+    let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let homes = home::HomeSettings {
+        namespaces: namespaces.clone(),
         recovery_limit: random.pick(&[3, 1000]),
         answer_bytes: if durable { random.pick(&[1_500, 1 << 20]) } else { 20_000 },
         streams_max: streams_max(random, durable),
@@ -176,11 +180,10 @@ pub fn random(random: &mut Random) -> Plan {
         recovery_limit: homes.recovery_limit,
         answer_bytes: homes.answer_bytes,
     };
-    let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let verifier = Arc::new(Verifier::new(&tokens()).expect("nothing is wrong"));
     let settings = HubSettings {
         rules: Rules { insecure: true, ..Rules::default() },
-        namespaces: namespaces.clone(),
+        namespaces,
         tokens: TokenVerifiers { connection: verifier.clone(), subscription: verifier },
         proxies,
         routes: ROUTES
