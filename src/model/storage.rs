@@ -184,6 +184,8 @@ pub struct LoadedStream {
     pub record: Option<StreamRecord>,
     /// Top offset of the record in the table of streams: publications carry newer ones.
     pub recorded: u64,
+    /// Offset of the latest publication, also of a stream that has ended; 0: there is none.
+    pub top: u64,
     /// Whether the record of a stream that has ended is on disk.
     pub has_ended: bool,
     /// Epoch of the stream, or of the one that the first publication begins. It is the same after a

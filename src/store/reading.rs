@@ -118,6 +118,7 @@ impl<V: View> Reading<'_, V> {
             (None, None) => self.next_epoch()?,
         };
         let has_ended = ended.is_some();
+        let top = record.as_ref().map_or(0, |record| record.top);
         let record = record.filter(|_| !has_ended);
         let (newest, alive) = match &record {
             Some(record) => {
@@ -128,7 +129,7 @@ impl<V: View> Reading<'_, V> {
         };
         let oldest = self.oldest()?;
         let keys = self.keys()?;
-        Ok(LoadedStream { record, recorded, has_ended, epoch, oldest, alive, newest, keys })
+        Ok(LoadedStream { record, recorded, top, has_ended, epoch, oldest, alive, newest, keys })
     }
 
     /// The epoch of the stream that the next publication begins.

@@ -213,6 +213,7 @@ impl Node {
                     epoch: record.as_ref().map_or(self.epoch, |record| record.epoch),
                     record,
                     recorded: stream.recorded,
+                    top,
                     has_ended,
                     oldest: stream.publications.keys().next().copied(),
                     alive: live.clone().next().map(|(offset, one)| (*offset, one.expires)),

@@ -201,10 +201,9 @@ impl Home {
                 let ends = stream.ends();
                 if let Some(stored) = stream.stored_mut() {
                     // Publications that were committed since are newer than the answer.
-                    let seen = loaded.record.as_ref().map_or(0, |record| record.top);
                     let (first, due) = match loaded.alive {
                         Some((first, due)) => (first.min(next), times.moment_of(due)),
-                        None if seen + 1 < next => (seen + 1, times.now),
+                        None if loaded.top + 1 < next => (loaded.top + 1, times.now),
                         None => (next, ends),
                     };
                     (stored.first, stored.due) = (stored.first.max(first), due);
