@@ -139,16 +139,14 @@ impl Folder {
 
     /// Logs what an operator must know about a folder without a store.
     pub fn announce(&self) {
-        let path = self.path.display();
-        if self.path.is_dir() {
-            tracing::warn!(
-                target: "store",
-                "{path} has no store: a new one begins, and every durable stream begins anew; if \
-                 there was a store, stop the server and mount its volume"
-            );
-        } else {
-            tracing::info!(target: "store", "creating the folder {path} of the store");
-        }
+        // A folder is missing, too, if the volume that has it is not mounted.
+        let state = if self.path.is_dir() { "has no store" } else { "does not exist" };
+        tracing::warn!(
+            target: "store",
+            "{} {state}: a new store begins, and every durable stream begins anew; if there was a \
+             store, stop the server and mount its volume",
+            self.path.display()
+        );
     }
 
     /// Creates the folder if it is missing, and locks it until the result is dropped.
