@@ -302,6 +302,9 @@ mod tests {
         export_file(&one, &file).unwrap();
         let refused = import(&one, &file).unwrap_err();
         assert!(refused.cause.contains("channel `c0`"), "{refused}");
+        // A history that was removed leaves its stream, so a removal would not help.
+        assert!(refused.cure.starts_with("import into a new folder"), "{refused}");
+        assert!(!refused.cure.contains("remove"), "{refused}");
         let bytes = std::fs::read(&file).unwrap();
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
         assert!(import(&two, &file).unwrap_err().cause.contains("ends early"));
