@@ -152,14 +152,18 @@ pub fn export(path: &Path, to: impl Write) -> Result<Counts, Failure> {
 /// # Errors
 /// The store cannot be read, the file exists, or the disk takes no data.
 pub fn export_file(path: &Path, file: &Path) -> Result<Counts, Failure> {
+    let uncreatable = |error: &io::Error| export::uncreatable(file, error);
+    if file.symlink_metadata().is_ok() {
+        return Err(uncreatable(&io::ErrorKind::AlreadyExists.into()));
+    }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let new = tempfile::Builder::new()
         .prefix(".drumline-export-")
         .tempfile_in(folder.unwrap_or(Path::new(".")));
-    let new = new.map_err(|error| export::unwritable(&error))?;
+    let new = new.map_err(|error| uncreatable(&error))?;
     let counts = export(path, new.as_file())?;
-    new.as_file().sync_all().map_err(|error| export::unwritable(&error))?;
-    new.persist_noclobber(file).map_err(|refused| export::unwritable(&refused.error))?;
+    new.as_file().sync_all().map_err(|error| uncreatable(&error))?;
+    new.persist_noclobber(file).map_err(|refused| uncreatable(&refused.error))?;
     Ok(counts)
 }
 
@@ -276,7 +280,10 @@ mod tests {
         let [old, new, file] = ["old", "new", "file"].map(|name| folder.path().join(name));
         filled(&old);
         assert_eq!(export_file(&old, &file).unwrap(), COUNTS);
-        assert!(export_file(&old, &file).is_err(), "it replaces no file");
+        let refused = export_file(&old, &file).unwrap_err();
+        assert!(refused.cause.contains(&file.display().to_string()), "{refused}");
+        let missing = export_file(&old, &folder.path().join("none/file")).unwrap_err();
+        assert!(missing.cause.contains("none/file"), "{missing}");
         assert_eq!(import(&new, &file).unwrap(), COUNTS);
         let (was, is) = (loaded(&old, "c7"), loaded(&new, "c7"));
         let (before, after) = (was.record.unwrap(), is.record.unwrap());
