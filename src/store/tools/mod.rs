@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod export;
 pub mod import;
+mod owner;
 pub mod report;
 mod walk;
 
@@ -44,6 +45,7 @@ impl From<Report> for Told {
 
 /// Opens the store in a folder that has one.
 fn open(path: &Path) -> Result<FjallDisk, Failure> {
+    owner::check(path, sys::user())?;
     let folder = Folder::new(path.to_owned());
     if !folder.has_store()? {
         return Err(Failure::new(
@@ -54,6 +56,7 @@ fn open(path: &Path) -> Result<FjallDisk, Failure> {
     opened(folder)
 }
 
+/// Opens a store of this user, or creates it. The database writes files while it is open.
 fn opened(folder: Folder) -> Result<FjallDisk, Failure> {
     let disk = FjallDisk::new(folder);
     disk.reopen().map_err(|fault| failure(&fault))?;
@@ -68,6 +71,10 @@ fn close(disk: FjallDisk) -> Result<(), Failure> {
 /// Sends a request to the server that uses the store, and returns its answer after the first byte;
 /// `None`: no server does.
 fn ask(path: &Path, request: Request) -> Result<Option<(u8, impl Read)>, Failure> {
+    // A server answers root, too.
+    if sys::user() != 0 {
+        owner::check(path, sys::user())?;
+    }
     let asked = || -> io::Result<Option<(u8, BufReader<_>)>> {
         let Some(mut stream) = service::connect(path)? else { return Ok(None) };
         writeln!(stream, "{}", request.word())?;
@@ -187,6 +194,7 @@ impl<R: Read, W: Write> Read for Copied<R, W> {
 /// # Errors
 /// The export is damaged, the store has one of its channels or is in use, or the disk fails.
 pub fn import(path: &Path, file: &Path) -> Result<Counts, Failure> {
+    owner::check(path, sys::user())?;
     let folder = Folder::new(path.to_owned());
     let existing = folder.has_store()?.then(|| opened(folder.clone())).transpose()?;
     // A damaged export creates no folder.
@@ -231,6 +239,9 @@ mod tests {
     use crate::store::reading::{self, tests::question};
     use crate::store::service::Service;
     use crate::wire::protocol::{Epoch, Position};
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     const FAR: u64 = u64::MAX / 4;
@@ -436,6 +447,47 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
+    }
+
+    /// Every file below a folder with its owner.
+    fn files(folder: &Path) -> BTreeMap<PathBuf, u32> {
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata())).unwrap();
+            let metadata = metadata.unwrap();
+            if metadata.is_dir() {
+                found.extend(files(&path));
+            }
+            found.insert(path, metadata.uid());
+        }
+        found
+    }
+
+    #[test]
+    fn root_changes_nothing_in_a_stopped_store_of_another_user() {
+        const USER: u32 = 65532;
+        if sys::user() != 0 {
+            return;
+        }
+        let folder = temporary();
+        let [store, file] = ["store", "file"].map(|name| folder.path().join(name));
+        filled(&store);
+        export_file(&store, &file).unwrap();
+        for path in files(&store).into_keys().chain([store.clone()]) {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        let before = files(&store);
+        let refused = [
+            check(&store).map(drop),
+            stats(&store).map(drop),
+            export(&store, io::sink()).map(drop),
+            import(&store, &file).map(drop),
+        ];
+        for refused in refused {
+            let refused = refused.unwrap_err();
+            assert!(refused.cause.contains("belongs to user"), "{refused}");
+        }
+        assert_eq!(files(&store), before);
     }
 
     #[test]
