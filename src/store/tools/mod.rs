@@ -99,11 +99,14 @@ fn read_report((first, from): (u8, impl Read)) -> Result<Told, Failure> {
     match first {
         service::DONE => Ok(Told { text, is_sound: true }),
         service::FAULTY => Ok(Told { text, is_sound: false }),
-        _ => {
-            let (cause, cure) = text.split_once('\n').unwrap_or((&text, "see its log"));
-            Err(Failure::new(cause, cure))
-        }
+        _ => Err(told_failure(&text)),
     }
+}
+
+/// The error that a server told.
+fn told_failure(text: &str) -> Failure {
+    let (cause, cure) = text.split_once('\n').unwrap_or((text, "see the log of the server"));
+    Failure::new(cause, cure)
 }
 
 /// Reads every record of a store, of a running server too.
@@ -140,17 +143,41 @@ pub fn stats(path: &Path) -> Result<Told, Failure> {
 /// The store cannot be read, or the output takes no data.
 pub fn export(path: &Path, to: impl Write) -> Result<Counts, Failure> {
     let mut to = BufWriter::with_capacity(PIECE, to);
-    if let Some((_, from)) = ask(path, Request::Export)? {
-        // The export is read while it is copied, so an early end is noticed.
-        let mut archive = ArchiveReader::new(Copied { from, to: &mut to })?;
-        while archive.next_entry()?.is_some() {}
-        let counts = archive.counts();
+    if let Some(answer) = ask(path, Request::Export)? {
+        let counts = copy_answer(answer, &mut to)?;
         return to.flush().map(|()| counts).map_err(|error| export::unwritable(&error));
     }
     let disk = open(path)?;
     let counts = export::write(&disk, sys::unix_millis(), &mut to)?;
     close(disk)?;
     Ok(counts)
+}
+
+/// Copies the export that a server answers with.
+fn copy_answer((first, from): (u8, impl Read), to: impl Write) -> Result<Counts, Failure> {
+    if first == service::FAILED {
+        let mut text = String::new();
+        // An answer that ends early still has the begin of its cause.
+        let _ = from.take(REPORT_MAX).read_to_string(&mut text);
+        return Err(told_failure(&text));
+    }
+    let mut copied = Copied { from, to, refused: None };
+    // The export is read while it is copied, so an early end is noticed.
+    let counts = read_whole(&mut copied);
+    counts.map_err(|failure| match copied.refused {
+        Some(error) => export::unwritable(&error),
+        None => Failure::new(
+            format!("the server did not complete the export: {}", failure.cause),
+            service::UNAVAILABLE_CURE,
+        ),
+    })
+}
+
+/// Reads an export to its end.
+fn read_whole(from: impl Read) -> Result<Counts, Failure> {
+    let mut archive = ArchiveReader::new(from)?;
+    while archive.next_entry()?.is_some() {}
+    Ok(archive.counts())
 }
 
 /// Writes an export to a new file, which only its owner can read. The file has its name once it is
@@ -178,13 +205,21 @@ pub fn export_file(path: &Path, file: &Path) -> Result<Counts, Failure> {
 struct Copied<R, W> {
     from: R,
     to: W,
+    /// Why the second place takes no data.
+    refused: Option<io::Error>,
 }
 
 impl<R: Read, W: Write> Read for Copied<R, W> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(bytes)?;
-        self.to.write_all(bytes.get(..count).unwrap_or_default())?;
-        Ok(count)
+        match self.to.write_all(bytes.get(..count).unwrap_or_default()) {
+            Ok(()) => Ok(count),
+            Err(error) => {
+                let kind = error.kind();
+                self.refused = Some(error);
+                Err(kind.into())
+            }
+        }
     }
 }
 
@@ -411,11 +446,44 @@ mod tests {
         assert!(!is_sound && text.contains("c1: offset 3 follows where 2 is expected"), "{text}");
         assert!(stats(&path).unwrap().text.contains("publications:     899"));
         disk.close().unwrap();
-        assert!(stats(&path).unwrap_err().cause.contains("closed"), "the server tells its error");
+        for refused in [stats(&path).map(drop), export(&path, io::sink()).map(drop)] {
+            let refused = refused.unwrap_err();
+            assert!(refused.cause.contains("the server's store is unavailable"), "{refused}");
+            assert!(refused.cause.contains("closed"), "the server tells its error: {refused}");
+            assert!(refused.cure.contains("drumline_store_accepts_writes"), "{refused}");
+        }
         service.stop();
         assert!(stats(&path).unwrap_err().cause.contains("in use"), "the lock is still held");
         drop(disk);
         assert!(stats(&path).unwrap().is_sound);
+    }
+
+    /// An output without room.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_and_an_output_without_room_are_told_apart() {
+        let folder = temporary();
+        let path = folder.path().join("store");
+        filled(&path);
+        let mut bytes = Vec::new();
+        export(&path, &mut bytes).unwrap();
+        let early = (service::DONE, &bytes[..bytes.len() - 1]);
+        let refused = copy_answer(early, io::sink()).unwrap_err();
+        assert!(refused.cause.contains("the server did not complete the export"), "{refused}");
+        assert!(refused.cure.contains("see the log of the server"), "{refused}");
+        let refused = copy_answer((service::DONE, &bytes[..]), Full).unwrap_err();
+        assert!(refused.cause.contains("cannot write the export"), "{refused}");
     }
 
     #[test]
