@@ -28,6 +28,12 @@ const PIECE: usize = 256 << 10;
 /// Longest report in bytes.
 const REPORT_MAX: u64 = 1 << 20;
 
+/// Last line of a check that found no fault.
+const UNDAMAGED: &str = "no damage was found\n";
+/// Last line of a check that found faults.
+const DAMAGED: &str =
+    "damage was found: import an export into a new folder with `drumline store import`\n";
+
 /// A report as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -109,18 +115,23 @@ fn told_failure(text: &str) -> Failure {
     Failure::new(cause, cure)
 }
 
-/// Reads every record of a store, of a running server too.
+/// Reads every record of a store, of a running server too. The last line of the report is the
+/// result.
 ///
 /// # Errors
 /// The store cannot be read.
 pub fn check(path: &Path) -> Result<Told, Failure> {
-    if let Some(answer) = ask(path, Request::Check)? {
-        return read_report(answer);
-    }
-    let disk = open(path)?;
-    let report = report::check(&disk, path)?;
-    close(disk)?;
-    Ok(report.into())
+    let Told { text, is_sound } = match ask(path, Request::Check)? {
+        Some(answer) => read_report(answer)?,
+        None => {
+            let disk = open(path)?;
+            let report = report::check(&disk, path)?;
+            close(disk)?;
+            report.into()
+        }
+    };
+    let result = if is_sound { UNDAMAGED } else { DAMAGED };
+    Ok(Told { text: text + result, is_sound })
 }
 
 /// Counts the records of a store, of a running server too.
@@ -341,10 +352,11 @@ mod tests {
         let keys = is.keys.iter().map(|key| (key.position.offset, key.position.epoch));
         assert_eq!(keys.collect::<Vec<_>>(), positions, "keys name positions of the new stream");
         assert_ne!(loaded(&new, "c8").record.unwrap().epoch, after.epoch);
-        assert!(check(&new).unwrap().is_sound);
+        let checked = check(&new).unwrap();
+        assert!(checked.is_sound && checked.text.ends_with("no damage was found\n"), "{checked:?}");
         let report = stats(&new).unwrap().text;
         assert!(report.contains("publications:     900"), "{report}");
-        assert!(report.contains("other values:     1"), "{report}");
+        assert!(report.contains("other values:     1") && !report.contains("damage"), "{report}");
     }
 
     #[test]
@@ -438,7 +450,8 @@ mod tests {
         let mut archive = ArchiveReader::new(&bytes[..]).unwrap();
         while archive.next_entry().unwrap().is_some() {}
         assert_eq!(archive.counts(), COUNTS);
-        assert!(check(&path).unwrap().is_sound);
+        let checked = check(&path).unwrap();
+        assert!(checked.is_sound && checked.text.ends_with("no damage was found\n"), "{checked:?}");
         // A publication that its stream does not have.
         let key = layout::publication_key("c1", 2);
         disk.commit(vec![Change { table: Table::Publications, key, value: None }]).unwrap();
@@ -512,6 +525,7 @@ mod tests {
             "fault: c5, offset 2: cannot decode",
             "fault: an idempotency key: cannot decode",
             "remains:          3",
+            "damage was found: import an export into a new folder",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
