@@ -367,6 +367,8 @@ fn a_missing_or_empty_folder_of_the_store_is_a_warning() {
     let first = place.server(&[]);
     assert_eq!(publish(&first, "disk:a", 1, "")["offset"], 1);
     kill(first);
+    let opened = format!("opened the store in {}\n", place.store().display());
+    assert!(place.log().contains(&opened), "{}", place.log());
     assert!(!place.log().contains("has no store"));
     warned("does not exist");
     fs::remove_dir_all(place.store()).unwrap();
