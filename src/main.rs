@@ -163,7 +163,7 @@ fn store_command() -> Command {
         )
         .subcommand(
             Command::new("import")
-                .about("Read an export into a new folder, or into a store that no server uses")
+                .about("Read an export into a new folder, or into a store without its channels")
                 .arg(file.help("File that `drumline store export` wrote")),
         )
 }

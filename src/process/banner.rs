@@ -44,6 +44,8 @@ pub struct Banner {
     pub slots: Vec<usize>,
     /// Lowest limit of the machine: connections, name of the limit, how the number is computed.
     pub bound: Option<(u64, String, String)>,
+    /// Folder of the store; `None`: there is no store.
+    pub store: Option<String>,
     /// Whether the server is open, or what closed it.
     pub access: Access,
     /// Whether the server runs in a container, where its loopback address is the container's own.
@@ -88,6 +90,9 @@ pub fn banner(facts: &Banner) -> String {
     }
     line("shards", shards(&facts.processors));
     line("holds", holds(facts));
+    if let Some(path) = &facts.store {
+        line("store", path.clone());
+    }
     line("access", access(facts));
     let inner = facts.internal.as_ref().unwrap_or(&facts.public);
     let mut part = |name: &str, value: String| _ = write!(text, "\n  {name}:\n    {value}\n");
@@ -251,6 +256,7 @@ mod tests {
             processors: vec![Some(0), Some(1), Some(3)],
             slots: vec![1000; 3],
             bound: Some((500, "memory".into(), "2 MiB".into())),
+            store: None,
             access: Access::Open,
             is_container: false,
             entrance: "clients connect with a token".into(),
@@ -270,7 +276,13 @@ mod tests {
         check("-H 'X-API-Key: abc' -d '{\"channel\":\"news\"");
         check("http://127.0.0.1:8000/api/publish\n");
         check("    http://127.0.0.1:8000/\n");
-        assert!(!text.contains("admin"), "{text}");
+        assert!(!text.contains("admin") && !text.contains("  store "), "{text}");
+    }
+
+    #[test]
+    fn the_banner_names_the_folder_of_the_store() {
+        let text = banner(&Banner { store: Some("/srv/store".into()), ..facts() });
+        assert!(text.contains("\n  store       /srv/store\n"), "{text}");
     }
 
     #[test]

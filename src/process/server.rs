@@ -203,6 +203,7 @@ fn facts(config: &Config, access: &Access, node: &Node, report: &Report) -> Bann
         processors: node.processors.clone(),
         slots: slots(report),
         bound: bound.map(|bound| (bound.connections, bound.name.to_owned(), bound.because)),
+        store: (!config.store.path.is_empty()).then(|| config.store.path.clone()),
         access: access.clone(),
         is_container: sys::is_container(),
         entrance: config.entrance(),

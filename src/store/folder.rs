@@ -5,8 +5,9 @@
 //! database is; the database is created under another name and renamed when it is complete, so a
 //! database that has its name is complete.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::base::failure::Failure;
@@ -139,25 +140,24 @@ impl Folder {
 
     /// Logs what an operator must know about a folder without a store.
     pub fn announce(&self) {
-        let path = self.path.display();
-        if self.path.is_dir() {
-            tracing::warn!(
-                target: "store",
-                "{path} has no store: a new one begins, and every durable stream begins anew; if \
-                 there was a store, stop the server and mount its volume"
-            );
-        } else {
-            tracing::info!(target: "store", "creating the folder {path} of the store");
-        }
+        // A folder is missing, too, if the volume that has it is not mounted.
+        let state = if self.path.is_dir() { "has no store" } else { "does not exist" };
+        tracing::warn!(
+            target: "store",
+            "{} {state}: a new store begins, and every durable stream begins anew; if there was a \
+             store, stop the server and mount its volume",
+            self.path.display()
+        );
     }
 
-    /// Creates the folder if it is missing, and locks it until the result is dropped.
+    /// Creates the folder if it is missing, for its owner alone, and locks it until the result is
+    /// dropped.
     ///
     /// # Errors
     /// Another process has locked it, or the disk is full, read-only or faulty.
     pub fn lock(&self) -> Result<File, Fault> {
         let path = self.path.join(LOCK_FILE);
-        let opened = fs::create_dir_all(&self.path)
+        let opened = create_private(&self.path)
             .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
         let file = opened.map_err(|error| Fault::of(&path, &error))?;
         match file.try_lock() {
@@ -230,6 +230,21 @@ impl Folder {
     }
 }
 
+/// Creates a folder that only its owner can read, and the folders above it with the usual mode.
+fn create_private(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Another process was quicker.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
 /// Syncs the names in a folder.
 ///
 /// # Errors
@@ -271,4 +286,23 @@ pub fn failure(fault: &Fault) -> Failure {
         _ => "cannot open the store",
     };
     Failure::new(format!("{what}: {fault}"), fault.cure())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fjall_disk::tests::folder as temporary;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_new_folder_is_for_its_owner_alone_and_an_existing_one_keeps_its_mode() {
+        let place = temporary();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = place.path().join("above").join("store");
+        drop(Folder::new(path.clone()).lock().unwrap());
+        assert_eq!(mode(&path), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        drop(Folder::new(path.clone()).lock().unwrap());
+        assert_eq!(mode(&path), 0o750);
+    }
 }

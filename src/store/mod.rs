@@ -73,7 +73,11 @@ impl Store {
         }
         let disk = FjallDisk::new(folder);
         let is_open = match disk.reopen() {
-            Ok(()) => true,
+            Ok(()) => {
+                let path = options.path.display();
+                tracing::info!(target: "store", "opened the store in {path}");
+                true
+            }
             Err(fault) if fault.kind.is_permanent() => {
                 return Err(folder::failure(&fault));
             }

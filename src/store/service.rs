@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::base::failure::Failure;
 use crate::base::sys;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Fault};
 use crate::store::folder::SOCKET;
 use crate::store::tools::{export, report};
 
@@ -29,6 +29,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REQUEST_MAX: u64 = 64;
 /// Bytes of an answer that are sent at a time.
 const PIECE: usize = 64 << 10;
+
+/// Where an operator finds the cause of an unavailable store.
+pub const UNAVAILABLE_CURE: &str =
+    "see the log of the server and drumline_store_accepts_writes, and try again";
 
 /// First byte of an answer that is what was asked for.
 pub const DONE: u8 = b'+';
@@ -164,8 +168,13 @@ impl<D: Disk> Server<D> {
         BufReader::new((&stream).take(REQUEST_MAX)).read_line(&mut line)?;
         let guarded = Guarded { stream, is_stopping: &self.is_stopping };
         let mut to = BufWriter::with_capacity(PIECE, guarded);
-        let report = match Request::of(line.trim_end()) {
-            Some(Request::Export) => {
+        let readable = self.disk.view().map(drop).map_err(|fault| unavailable(&fault));
+        let report = match (Request::of(line.trim_end()), readable) {
+            (None, _) => {
+                Err(Failure::new("the server does not know the request", "update the server"))
+            }
+            (_, Err(failure)) => Err(failure),
+            (Some(Request::Export), Ok(())) => {
                 to.write_all(&[DONE])?;
                 // The client notices an export without an end.
                 return match export::write(&*self.disk, sys::unix_millis(), &mut to) {
@@ -176,9 +185,8 @@ impl<D: Disk> Server<D> {
                     }
                 };
             }
-            Some(Request::Check) => report::check(&*self.disk, &self.folder),
-            Some(Request::Stats) => report::stats(&*self.disk, &self.folder),
-            None => Err(Failure::new("the server does not know the request", "update the server")),
+            (Some(Request::Check), Ok(())) => report::check(&*self.disk, &self.folder),
+            (Some(Request::Stats), Ok(())) => report::stats(&*self.disk, &self.folder),
         };
         match report {
             Ok(report) => {
@@ -193,6 +201,11 @@ impl<D: Disk> Server<D> {
         }
         to.flush()
     }
+}
+
+/// The server has closed its store, until the cause of a fault is gone.
+fn unavailable(fault: &Fault) -> Failure {
+    Failure::new(format!("the server's store is unavailable: {fault}"), UNAVAILABLE_CURE)
 }
 
 /// A client's stream that takes nothing once the service stops.

@@ -118,6 +118,7 @@ async function traffic(server, ca) {
   const loop = (async () => {
     for (let nth = 3; goes; nth += 2) {
       await api("publish", { channel: "kept:a", data: nth });
+      await api("publish", { channel: "disk:a", data: nth });
       stays.send(`{"id":${nth},"rpc":{"method":"m","data":{}}}`);
       stays.send(`{"id":${nth + 1},"subscribe":{"channel":"unknown:a"}}`);
       // Its recovery fails, and its last command breaks the protocol.
@@ -194,7 +195,9 @@ async function main() {
     "--http_server.tls_external", "--client.ping_interval=1s", "--client.pong_timeout=900ms",
     "--rpc.without_namespace.proxy_enabled", `--rpc.proxy.endpoint=${url}/rpc`,
     "--client.hook.disconnect.enabled", `--client.hook.disconnect.endpoint=${url}/disconnect`,
-    '--channel.namespaces=[{"name":"kept","history_size":10,"history_ttl":"60s","force_recovery":true}]',
+    '--channel.namespaces=[{"name":"kept","history_size":10,"history_ttl":"60s","force_recovery":true},'
+      + '{"name":"disk","history_size":10,"history_ttl":"60s","history_durable":true}]',
+    "--store.path", join(folder, "store"),
   ]);
   const feed = { name: "prices", enabled: true, type: "rabbitmq", rabbitmq: { url: "amqp://127.0.0.1:1", queue: "q" } };
   const lonely = await node([`--consumers=${JSON.stringify([feed])}`]);

@@ -357,18 +357,24 @@ fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot(
 }
 
 #[test]
-fn an_empty_folder_where_there_was_a_store_is_a_warning() {
+fn a_missing_or_empty_folder_of_the_store_is_a_warning() {
     let place = Place::new();
+    let warned = |what: &str| {
+        let text = place.log();
+        let line = text.lines().find(|line| line.contains(what)).unwrap().to_owned();
+        assert!(line.contains("[warn]") && line.contains("mount its volume"), "{line}");
+    };
     let first = place.server(&[]);
     assert_eq!(publish(&first, "disk:a", 1, "")["offset"], 1);
     kill(first);
+    let opened = format!("opened the store in {}\n", place.store().display());
+    assert!(place.log().contains(&opened), "{}", place.log());
     assert!(!place.log().contains("has no store"));
+    warned("does not exist");
     fs::remove_dir_all(place.store()).unwrap();
     fs::create_dir(place.store()).unwrap();
     let _second = place.server(&[]);
-    let text = place.log();
-    let line = text.lines().find(|line| line.contains("has no store")).unwrap();
-    assert!(line.contains("[warn]") && line.contains("mount its volume"), "{line}");
+    warned("has no store");
 }
 
 #[test]

@@ -16,9 +16,10 @@ section! {
         /// over the store; files can be larger. 0: only `history_size` and `history_ttl` bound the
         /// store.
         max_bytes: u64 = 0,
-        /// Time at the end of a graceful shutdown that is kept for the snapshot: positions,
-        /// histories and idempotency keys of channels that are not durable, which the next start
-        /// takes over. It is part of `shutdown.timeout`, and not taken from `shutdown.spread`.
+        /// Time at the end of a graceful shutdown that is kept for the snapshot, which the next
+        /// start takes over: positions and idempotency keys of all channels, and histories of
+        /// channels that are not durable. It is part of `shutdown.timeout`, and not taken from
+        /// `shutdown.spread`.
         snapshot_timeout: ConfigDuration = ConfigDuration::seconds(10),
         /// Maximum bytes of the snapshot. Histories beyond it are left out, then idempotency keys,
         /// then positions. 0: a stop writes no snapshot.

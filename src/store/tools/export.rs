@@ -5,6 +5,7 @@
 //! their stream, are left out.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::base::failure::Failure;
 use crate::store::disk::{Disk, Table};
@@ -12,6 +13,8 @@ use crate::store::folder::failure;
 use crate::store::tools::archive::{ArchiveWriter, Counts, Entry, Key, Publication, Stream, Value};
 use crate::store::tools::walk;
 use crate::store::{layout, records};
+
+const UNWRITABLE_CURE: &str = "name a new file in a folder with room, or `-` for stdout";
 
 /// Writes an export. `now` is unix time in milliseconds.
 ///
@@ -59,8 +62,11 @@ pub fn write(disk: &impl Disk, now: u64, to: impl Write) -> Result<Counts, Failu
 
 /// The output takes no data.
 pub fn unwritable(error: &io::Error) -> Failure {
-    Failure::new(
-        format!("cannot write the export: {error}"),
-        "name a new file in a folder with room, or `-` for stdout",
-    )
+    Failure::new(format!("cannot write the export: {error}"), UNWRITABLE_CURE)
+}
+
+/// The file cannot be created.
+pub fn uncreatable(file: &Path, error: &io::Error) -> Failure {
+    let cause = format!("cannot write the export to {}: {error}", file.display());
+    Failure::new(cause, UNWRITABLE_CURE)
 }

@@ -38,7 +38,7 @@ pub fn check(disk: Option<&impl Disk>, from: impl Read) -> Result<(), Failure> {
         if found.map_err(|fault| failure(&fault))?.is_some() {
             return Err(Failure::new(
                 format!("the store has a stream of channel `{}` already", stream.channel),
-                "import into a new folder, or remove the history of the channel first",
+                "import into a new folder with --path, and point store.path there",
             ));
         }
     }

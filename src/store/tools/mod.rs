@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod export;
 pub mod import;
+mod owner;
 pub mod report;
 mod walk;
 
@@ -27,6 +28,12 @@ const PIECE: usize = 256 << 10;
 /// Longest report in bytes.
 const REPORT_MAX: u64 = 1 << 20;
 
+/// Last line of a check that found no fault.
+const UNDAMAGED: &str = "no damage was found\n";
+/// Last line of a check that found faults.
+const DAMAGED: &str =
+    "damage was found: import an export into a new folder with `drumline store import`\n";
+
 /// A report as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -44,6 +51,7 @@ impl From<Report> for Told {
 
 /// Opens the store in a folder that has one.
 fn open(path: &Path) -> Result<FjallDisk, Failure> {
+    owner::check(path, sys::user())?;
     let folder = Folder::new(path.to_owned());
     if !folder.has_store()? {
         return Err(Failure::new(
@@ -54,6 +62,7 @@ fn open(path: &Path) -> Result<FjallDisk, Failure> {
     opened(folder)
 }
 
+/// Opens a store of this user, or creates it. The database writes files while it is open.
 fn opened(folder: Folder) -> Result<FjallDisk, Failure> {
     let disk = FjallDisk::new(folder);
     disk.reopen().map_err(|fault| failure(&fault))?;
@@ -68,6 +77,10 @@ fn close(disk: FjallDisk) -> Result<(), Failure> {
 /// Sends a request to the server that uses the store, and returns its answer after the first byte;
 /// `None`: no server does.
 fn ask(path: &Path, request: Request) -> Result<Option<(u8, impl Read)>, Failure> {
+    // A server answers root, too.
+    if sys::user() != 0 {
+        owner::check(path, sys::user())?;
+    }
     let asked = || -> io::Result<Option<(u8, BufReader<_>)>> {
         let Some(mut stream) = service::connect(path)? else { return Ok(None) };
         writeln!(stream, "{}", request.word())?;
@@ -92,25 +105,33 @@ fn read_report((first, from): (u8, impl Read)) -> Result<Told, Failure> {
     match first {
         service::DONE => Ok(Told { text, is_sound: true }),
         service::FAULTY => Ok(Told { text, is_sound: false }),
-        _ => {
-            let (cause, cure) = text.split_once('\n').unwrap_or((&text, "see its log"));
-            Err(Failure::new(cause, cure))
-        }
+        _ => Err(told_failure(&text)),
     }
 }
 
-/// Reads every record of a store, of a running server too.
+/// The error that a server told.
+fn told_failure(text: &str) -> Failure {
+    let (cause, cure) = text.split_once('\n').unwrap_or((text, "see the log of the server"));
+    Failure::new(cause, cure)
+}
+
+/// Reads every record of a store, of a running server too. The last line of the report is the
+/// result.
 ///
 /// # Errors
 /// The store cannot be read.
 pub fn check(path: &Path) -> Result<Told, Failure> {
-    if let Some(answer) = ask(path, Request::Check)? {
-        return read_report(answer);
-    }
-    let disk = open(path)?;
-    let report = report::check(&disk, path)?;
-    close(disk)?;
-    Ok(report.into())
+    let Told { text, is_sound } = match ask(path, Request::Check)? {
+        Some(answer) => read_report(answer)?,
+        None => {
+            let disk = open(path)?;
+            let report = report::check(&disk, path)?;
+            close(disk)?;
+            report.into()
+        }
+    };
+    let result = if is_sound { UNDAMAGED } else { DAMAGED };
+    Ok(Told { text: text + result, is_sound })
 }
 
 /// Counts the records of a store, of a running server too.
@@ -133,11 +154,8 @@ pub fn stats(path: &Path) -> Result<Told, Failure> {
 /// The store cannot be read, or the output takes no data.
 pub fn export(path: &Path, to: impl Write) -> Result<Counts, Failure> {
     let mut to = BufWriter::with_capacity(PIECE, to);
-    if let Some((_, from)) = ask(path, Request::Export)? {
-        // The export is read while it is copied, so an early end is noticed.
-        let mut archive = ArchiveReader::new(Copied { from, to: &mut to })?;
-        while archive.next_entry()?.is_some() {}
-        let counts = archive.counts();
+    if let Some(answer) = ask(path, Request::Export)? {
+        let counts = copy_answer(answer, &mut to)?;
         return to.flush().map(|()| counts).map_err(|error| export::unwritable(&error));
     }
     let disk = open(path)?;
@@ -146,20 +164,51 @@ pub fn export(path: &Path, to: impl Write) -> Result<Counts, Failure> {
     Ok(counts)
 }
 
+/// Copies the export that a server answers with.
+fn copy_answer((first, from): (u8, impl Read), to: impl Write) -> Result<Counts, Failure> {
+    if first == service::FAILED {
+        let mut text = String::new();
+        // An answer that ends early still has the begin of its cause.
+        let _ = from.take(REPORT_MAX).read_to_string(&mut text);
+        return Err(told_failure(&text));
+    }
+    let mut copied = Copied { from, to, refused: None };
+    // The export is read while it is copied, so an early end is noticed.
+    let counts = read_whole(&mut copied);
+    counts.map_err(|failure| match copied.refused {
+        Some(error) => export::unwritable(&error),
+        None => Failure::new(
+            format!("the server did not complete the export: {}", failure.cause),
+            service::UNAVAILABLE_CURE,
+        ),
+    })
+}
+
+/// Reads an export to its end.
+fn read_whole(from: impl Read) -> Result<Counts, Failure> {
+    let mut archive = ArchiveReader::new(from)?;
+    while archive.next_entry()?.is_some() {}
+    Ok(archive.counts())
+}
+
 /// Writes an export to a new file, which only its owner can read. The file has its name once it is
 /// complete and on disk.
 ///
 /// # Errors
 /// The store cannot be read, the file exists, or the disk takes no data.
 pub fn export_file(path: &Path, file: &Path) -> Result<Counts, Failure> {
+    let uncreatable = |error: &io::Error| export::uncreatable(file, error);
+    if file.symlink_metadata().is_ok() {
+        return Err(uncreatable(&io::ErrorKind::AlreadyExists.into()));
+    }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let new = tempfile::Builder::new()
         .prefix(".drumline-export-")
         .tempfile_in(folder.unwrap_or(Path::new(".")));
-    let new = new.map_err(|error| export::unwritable(&error))?;
+    let new = new.map_err(|error| uncreatable(&error))?;
     let counts = export(path, new.as_file())?;
-    new.as_file().sync_all().map_err(|error| export::unwritable(&error))?;
-    new.persist_noclobber(file).map_err(|refused| export::unwritable(&refused.error))?;
+    new.as_file().sync_all().map_err(|error| uncreatable(&error))?;
+    new.persist_noclobber(file).map_err(|refused| uncreatable(&refused.error))?;
     Ok(counts)
 }
 
@@ -167,13 +216,21 @@ pub fn export_file(path: &Path, file: &Path) -> Result<Counts, Failure> {
 struct Copied<R, W> {
     from: R,
     to: W,
+    /// Why the second place takes no data.
+    refused: Option<io::Error>,
 }
 
 impl<R: Read, W: Write> Read for Copied<R, W> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(bytes)?;
-        self.to.write_all(bytes.get(..count).unwrap_or_default())?;
-        Ok(count)
+        match self.to.write_all(bytes.get(..count).unwrap_or_default()) {
+            Ok(()) => Ok(count),
+            Err(error) => {
+                let kind = error.kind();
+                self.refused = Some(error);
+                Err(kind.into())
+            }
+        }
     }
 }
 
@@ -183,6 +240,7 @@ impl<R: Read, W: Write> Read for Copied<R, W> {
 /// # Errors
 /// The export is damaged, the store has one of its channels or is in use, or the disk fails.
 pub fn import(path: &Path, file: &Path) -> Result<Counts, Failure> {
+    owner::check(path, sys::user())?;
     let folder = Folder::new(path.to_owned());
     let existing = folder.has_store()?.then(|| opened(folder.clone())).transpose()?;
     // A damaged export creates no folder.
@@ -227,6 +285,9 @@ mod tests {
     use crate::store::reading::{self, tests::question};
     use crate::store::service::Service;
     use crate::wire::protocol::{Epoch, Position};
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     const FAR: u64 = u64::MAX / 4;
@@ -276,7 +337,10 @@ mod tests {
         let [old, new, file] = ["old", "new", "file"].map(|name| folder.path().join(name));
         filled(&old);
         assert_eq!(export_file(&old, &file).unwrap(), COUNTS);
-        assert!(export_file(&old, &file).is_err(), "it replaces no file");
+        let refused = export_file(&old, &file).unwrap_err();
+        assert!(refused.cause.contains(&file.display().to_string()), "{refused}");
+        let missing = export_file(&old, &folder.path().join("none/file")).unwrap_err();
+        assert!(missing.cause.contains("none/file"), "{missing}");
         assert_eq!(import(&new, &file).unwrap(), COUNTS);
         let (was, is) = (loaded(&old, "c7"), loaded(&new, "c7"));
         let (before, after) = (was.record.unwrap(), is.record.unwrap());
@@ -288,10 +352,11 @@ mod tests {
         let keys = is.keys.iter().map(|key| (key.position.offset, key.position.epoch));
         assert_eq!(keys.collect::<Vec<_>>(), positions, "keys name positions of the new stream");
         assert_ne!(loaded(&new, "c8").record.unwrap().epoch, after.epoch);
-        assert!(check(&new).unwrap().is_sound);
+        let checked = check(&new).unwrap();
+        assert!(checked.is_sound && checked.text.ends_with("no damage was found\n"), "{checked:?}");
         let report = stats(&new).unwrap().text;
         assert!(report.contains("publications:     900"), "{report}");
-        assert!(report.contains("other values:     1"), "{report}");
+        assert!(report.contains("other values:     1") && !report.contains("damage"), "{report}");
     }
 
     #[test]
@@ -302,6 +367,9 @@ mod tests {
         export_file(&one, &file).unwrap();
         let refused = import(&one, &file).unwrap_err();
         assert!(refused.cause.contains("channel `c0`"), "{refused}");
+        // A history that was removed leaves its stream, so a removal would not help.
+        assert!(refused.cure.starts_with("import into a new folder"), "{refused}");
+        assert!(!refused.cure.contains("remove"), "{refused}");
         let bytes = std::fs::read(&file).unwrap();
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
         assert!(import(&two, &file).unwrap_err().cause.contains("ends early"));
@@ -382,7 +450,8 @@ mod tests {
         let mut archive = ArchiveReader::new(&bytes[..]).unwrap();
         while archive.next_entry().unwrap().is_some() {}
         assert_eq!(archive.counts(), COUNTS);
-        assert!(check(&path).unwrap().is_sound);
+        let checked = check(&path).unwrap();
+        assert!(checked.is_sound && checked.text.ends_with("no damage was found\n"), "{checked:?}");
         // A publication that its stream does not have.
         let key = layout::publication_key("c1", 2);
         disk.commit(vec![Change { table: Table::Publications, key, value: None }]).unwrap();
@@ -390,11 +459,44 @@ mod tests {
         assert!(!is_sound && text.contains("c1: offset 3 follows where 2 is expected"), "{text}");
         assert!(stats(&path).unwrap().text.contains("publications:     899"));
         disk.close().unwrap();
-        assert!(stats(&path).unwrap_err().cause.contains("closed"), "the server tells its error");
+        for refused in [stats(&path).map(drop), export(&path, io::sink()).map(drop)] {
+            let refused = refused.unwrap_err();
+            assert!(refused.cause.contains("the server's store is unavailable"), "{refused}");
+            assert!(refused.cause.contains("closed"), "the server tells its error: {refused}");
+            assert!(refused.cure.contains("drumline_store_accepts_writes"), "{refused}");
+        }
         service.stop();
         assert!(stats(&path).unwrap_err().cause.contains("in use"), "the lock is still held");
         drop(disk);
         assert!(stats(&path).unwrap().is_sound);
+    }
+
+    /// An output without room.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_answer_that_ends_early_and_an_output_without_room_are_told_apart() {
+        let folder = temporary();
+        let path = folder.path().join("store");
+        filled(&path);
+        let mut bytes = Vec::new();
+        export(&path, &mut bytes).unwrap();
+        let early = (service::DONE, &bytes[..bytes.len() - 1]);
+        let refused = copy_answer(early, io::sink()).unwrap_err();
+        assert!(refused.cause.contains("the server did not complete the export"), "{refused}");
+        assert!(refused.cure.contains("see the log of the server"), "{refused}");
+        let refused = copy_answer((service::DONE, &bytes[..]), Full).unwrap_err();
+        assert!(refused.cause.contains("cannot write the export"), "{refused}");
     }
 
     #[test]
@@ -423,9 +525,51 @@ mod tests {
             "fault: c5, offset 2: cannot decode",
             "fault: an idempotency key: cannot decode",
             "remains:          3",
+            "damage was found: import an export into a new folder",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
+    }
+
+    /// Every file below a folder with its owner.
+    fn files(folder: &Path) -> BTreeMap<PathBuf, u32> {
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata())).unwrap();
+            let metadata = metadata.unwrap();
+            if metadata.is_dir() {
+                found.extend(files(&path));
+            }
+            found.insert(path, metadata.uid());
+        }
+        found
+    }
+
+    #[test]
+    fn root_changes_nothing_in_a_stopped_store_of_another_user() {
+        const USER: u32 = 65532;
+        if sys::user() != 0 {
+            return;
+        }
+        let folder = temporary();
+        let [store, file] = ["store", "file"].map(|name| folder.path().join(name));
+        filled(&store);
+        export_file(&store, &file).unwrap();
+        for path in files(&store).into_keys().chain([store.clone()]) {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        let before = files(&store);
+        let refused = [
+            check(&store).map(drop),
+            stats(&store).map(drop),
+            export(&store, io::sink()).map(drop),
+            import(&store, &file).map(drop),
+        ];
+        for refused in refused {
+            let refused = refused.unwrap_err();
+            assert!(refused.cause.contains("belongs to user"), "{refused}");
+        }
+        assert_eq!(files(&store), before);
     }
 
     #[test]
