@@ -3,14 +3,14 @@
 //! Owns the translation. Never writes to a disk. The invariants: of several changes of a key in a
 //! batch, the last counts, so the record of a stream is written once; when a record is removed, the
 //! generation of its channel is renewed in the same batch, and the channel has the same next epoch
-//! before and after it.
+//! before and after it. What is damaged on disk fails no batch: an input/output error does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::base::planted_faults::{PlantedFault, planted};
-use crate::model::storage::{StoreWrite, StreamChange};
-use crate::store::disk::{Change, Fault, Order, Table, View};
+use crate::model::storage::{StoreWrite, StreamChange, StreamRecord};
+use crate::store::disk::{Change, Fault, FaultKind, Order, Table, View};
 use crate::store::layout::{self, Epochs};
 use crate::store::records;
 
@@ -83,11 +83,14 @@ impl<'a, V: View> Batch<'a, V> {
 
     /// Removes the record of a stream, if there is one.
     fn end(&mut self, channel: &str) -> Result<(), Fault> {
-        let Some(record) = self.record(channel)? else { return Ok(()) };
-        let ended = records::read_stream(&record)?.epoch;
+        let generation = match unless_damaged(self.record(channel))? {
+            Some(None) => return Ok(()),
+            Some(Some(record)) => self.epochs.generation_after(channel, record.epoch),
+            // The epoch is unknown.
+            None => self.epochs.generation_after_damage(channel, self.generation(channel)?),
+        };
         if !planted(PlantedFault::GenerationKept) {
             let key = self.epochs.generation_key(channel);
-            let generation = self.epochs.generation_after(channel, ended);
             self.put(Table::State, key, generation.to_be_bytes().to_vec());
         }
         self.remove(Table::Streams, layout::stream_key(channel));
@@ -107,10 +110,13 @@ impl<'a, V: View> Batch<'a, V> {
         let Range { start, end } = layout::publication_keys(channel, offsets);
         let mut found = Vec::new();
         let range = &start[..]..&end[..];
-        self.view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
-            found.push(key.to_vec());
-            Ok(found.len() < ERASED_MAX)
-        })?;
+        let scanned =
+            self.view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
+                found.push(key.to_vec());
+                Ok(found.len() < ERASED_MAX)
+            });
+        // Those behind a damaged one are remains, too.
+        unless_damaged(scanned)?;
         for key in found {
             self.remove(Table::Publications, key);
         }
@@ -126,14 +132,17 @@ impl<'a, V: View> Batch<'a, V> {
         self.remove(Table::Keys, key);
     }
 
-    /// Removes publications that do not belong to the stream of their channel.
+    /// Removes publications that do not belong to the stream of their channel. Those of a channel
+    /// whose record is damaged stay.
     ///
     /// # Errors
     /// The disk cannot be read.
     pub fn remove_remains(&mut self, channel: &str, offsets: &[u64]) -> Result<(), Fault> {
-        let settled = match self.record(channel)? {
-            Some(bytes) => records::read_stream(&bytes)?.settled,
-            None => u64::MAX,
+        let settled = match unless_damaged(self.record(channel))? {
+            Some(Some(record)) => record.settled,
+            Some(None) => u64::MAX,
+            // Any of them may belong to the stream.
+            None => return Ok(()),
         };
         for offset in offsets.iter().filter(|offset| **offset < settled) {
             let key = (Table::Publications, layout::publication_key(channel, *offset));
@@ -143,11 +152,23 @@ impl<'a, V: View> Batch<'a, V> {
     }
 
     /// The record of a stream after the changes so far.
-    fn record(&self, channel: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let key = (Table::Streams, layout::stream_key(channel));
+    fn record(&self, channel: &str) -> Result<Option<StreamRecord>, Fault> {
+        let record = self.value(Table::Streams, layout::stream_key(channel))?;
+        record.map(|record| records::read_stream(&record)).transpose()
+    }
+
+    /// The generation of a channel after the changes so far.
+    fn generation(&self, channel: &str) -> Result<u64, Fault> {
+        let generation = self.value(Table::State, self.epochs.generation_key(channel))?;
+        Ok(layout::read_generation(generation))
+    }
+
+    /// The value of a key after the changes so far.
+    fn value(&self, table: Table, key: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
+        let key = (table, key);
         match self.changes.get(&key) {
             Some(value) => Ok(value.clone()),
-            None => self.view.get(Table::Streams, &key.1),
+            None => self.view.get(table, &key.1),
         }
     }
 
@@ -169,6 +190,14 @@ impl<'a, V: View> Batch<'a, V> {
     pub fn into_changes(self) -> Vec<Change> {
         let changes = self.changes.into_iter();
         changes.map(|((table, key), value)| Change { table, key, value }).collect()
+    }
+}
+
+/// What was read; `None`: it is damaged.
+fn unless_damaged<T>(found: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match found {
+        Err(fault) if fault.kind == FaultKind::Corrupt => Ok(None),
+        found => found.map(Some),
     }
 }
 
@@ -324,5 +353,64 @@ pub(crate) mod tests {
         let bytes = batch.bytes() as usize;
         assert_eq!(batch.publications(), 1);
         assert!((publication.data().len()..300).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_damaged_record_fails_no_batch_and_its_stream_ends_with_a_new_epoch() {
+        let disk = opened();
+        commit(&disk, &[publish("a", 1, 1), publish("b", 1, 1)]);
+        let epochs = reading::epochs(&disk.view().unwrap()).unwrap();
+        let first = epochs.of_generation("a", 0);
+        // Epochs that the stream can have had: each can follow the one before without its removal.
+        let mut seen = vec![first, epochs.after("a", first)];
+        for _ in 0..3 {
+            disk.set(Table::Streams, &layout::stream_key("a"), b"\xff");
+            let view = disk.view().unwrap();
+            let mut batch = Batch::new(&view, epochs);
+            batch.remove_remains("a", &[1]).unwrap();
+            assert!(batch.into_changes().is_empty(), "it may belong to the stream");
+            commit(&disk, &[write("a", change()), publish("b", 2, 1)]);
+            assert_eq!(disk.entries(Table::Streams).len(), 1, "that of `b`");
+            let generation = disk.view().unwrap().get(Table::State, &epochs.generation_key("a"));
+            let generation = layout::read_generation(generation.unwrap());
+            let next = epochs.of_generation("a", generation);
+            assert!(!seen.contains(&next));
+            seen.extend([next, epochs.after("a", next)]);
+        }
+    }
+
+    /// A disk that reads nothing, for this cause.
+    struct Unreadable(FaultKind);
+
+    impl View for Unreadable {
+        fn get(&self, table: Table, _: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+            match table {
+                Table::State => Ok(None),
+                _ => Err(Fault::new(self.0, "")),
+            }
+        }
+
+        fn scan(
+            &self,
+            _: Table,
+            _: Range<&[u8]>,
+            _: Order,
+            _: &mut crate::store::disk::Visitor<'_>,
+        ) -> Result<(), Fault> {
+            Err(Fault::new(self.0, ""))
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_fails_no_batch_and_an_error_of_the_disk_does() {
+        for (kind, is_kept) in [(FaultKind::Corrupt, true), (FaultKind::Io, false)] {
+            let view = Unreadable(kind);
+            let mut batch = Batch::new(&view, Epochs::new([1; 16]));
+            assert_eq!(batch.remove_remains("a", &[1]).is_ok(), is_kept);
+            assert_eq!(batch.add(&write("a", change())).is_ok(), is_kept);
+            let erased = [1..u64::MAX, 0..0];
+            let erasing = StreamChange { record: Some(record(1, 1)), erased, ..change() };
+            assert_eq!(batch.add(&write("a", erasing)).is_ok(), is_kept);
+        }
     }
 }

@@ -55,14 +55,21 @@ pub const FREE_MIN: u64 = 64 << 20;
 /// What a closed database tells.
 const CLOSED: &str = "the store is closed";
 
+/// Where the next batch is written.
+struct JournalEnd {
+    room: JournalRoom,
+    /// Number of the last batch.
+    number: u64,
+}
+
 /// The open database.
 struct Tables {
     database: Database,
     keyspaces: [Keyspace; Table::ALL.len()],
     /// Commits since a table in memory became full.
     full: AtomicU32,
-    /// Room in the journal. It is locked while a batch is written to the journal.
-    room: Mutex<JournalRoom>,
+    /// The end of the journal. It is locked while a batch is written to the journal.
+    journal: Mutex<JournalEnd>,
     ages: Mutex<TableAges<{ Table::ALL.len() }>>,
     mark: Mark,
 }
@@ -91,9 +98,12 @@ impl Tables {
         };
         let [streams, publications, keys, state] = Table::ALL;
         let keyspaces = [open(streams)?, open(publications)?, open(keys)?, open(state)?];
-        let room = Mutex::new(JournalRoom::new(path));
+        let last = keyspaces[3].get(layout::MARK_KEY).map_err(|error| fault(path, &error))?;
+        // A new database, or one of an earlier version, has no number.
+        let number = last.and_then(|value| journal_mark::number_of(&value)).unwrap_or(0);
+        let journal = Mutex::new(JournalEnd { room: JournalRoom::new(path), number });
         let ages = Mutex::new(TableAges::new(Instant::now()));
-        Ok(Tables { database, keyspaces, full: AtomicU32::new(0), room, ages, mark })
+        Ok(Tables { database, keyspaces, full: AtomicU32::new(0), journal, ages, mark })
     }
 
     /// Whether the background threads are behind.
@@ -143,8 +153,8 @@ impl Tables {
     fn commit(&self, changes: Vec<Change>) -> fjall::Result<()> {
         self.catch_up()?;
         self.write_old()?;
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.take(journals::bytes_of(&changes));
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.room.take(journals::bytes_of(&changes));
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         for Change { table, key, value } in changes {
             match value {
@@ -153,8 +163,13 @@ impl Tables {
             }
         }
         // The last item.
-        batch.insert(self.of(Table::State), layout::MARK_KEY, self.mark);
-        batch.commit()
+        let number = journal.number.saturating_add(1);
+        let mark = journal_mark::value(&self.mark, number);
+        batch.insert(self.of(Table::State), layout::MARK_KEY, mark);
+        batch.commit()?;
+        // After a failure the database is opened anew: only then it is known what was written.
+        journal.number = number;
+        Ok(())
     }
 
     /// Writes the tables in memory to disk.

@@ -1,12 +1,14 @@
 //! Housekeeping: walks over the tables, a few entries at a time, and finds what can be removed.
 //!
 //! Owns the places of the walks. Never writes: what is found goes to the homes or into a later
-//! batch, which looks again before it removes anything. The invariant: a step reads a bounded
-//! number of entries, however large the store is.
+//! batch, which looks again before it removes anything. The invariants: a step reads a bounded
+//! number of entries, however large the store is; an entry that cannot be read keeps no walk from
+//! going on.
 
 use std::sync::Arc;
 
-use crate::store::disk::{Fault, Order, Table, View};
+use crate::model::storage::StreamRecord;
+use crate::store::disk::{Fault, FaultKind, Order, Table, View};
 use crate::store::retention::Retention;
 use crate::store::{layout, reading, records};
 
@@ -22,6 +24,8 @@ const CHANNELS: usize = 16;
 const REMAINS_MAX: usize = 512;
 /// Idempotency keys that a step removes.
 const KEYS_MAX: usize = 512;
+/// Time in milliseconds after which a fault is told again: walks over a small store end soon.
+const TOLD_AGAIN: u64 = 600_000;
 
 /// Publications that do not belong to the stream of their channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,57 @@ pub struct Findings {
     pub cleanup: Cleanup,
     /// Whether a walk over the streams has come to its end.
     pub is_round: bool,
+    /// The first entry that could not be read, at the end of a walk over the streams.
+    pub fault: Option<Fault>,
+}
+
+/// Entries that could not be read.
+#[derive(Debug, Default)]
+struct Faults {
+    first: Option<Fault>,
+    count: u64,
+    /// When a fault was told last.
+    told: Option<u64>,
+}
+
+impl Faults {
+    /// Notes a fault.
+    ///
+    /// # Errors
+    /// The database was closed, so nothing can be read.
+    fn add(&mut self, fault: Fault) -> Result<(), Fault> {
+        if fault.kind == FaultKind::Closed {
+            return Err(fault);
+        }
+        self.count += 1;
+        self.first.get_or_insert(fault);
+        Ok(())
+    }
+
+    /// What was read; a fault is noted.
+    ///
+    /// # Errors
+    /// The database was closed.
+    fn note<T>(&mut self, found: Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(fault) => self.add(fault).map(|()| None),
+        }
+    }
+
+    /// Ends a round. Returns its first fault, unless one was told not long ago.
+    fn take(&mut self, now: u64) -> Option<Fault> {
+        let count = std::mem::take(&mut self.count);
+        let mut fault = self.first.take()?;
+        if self.told.is_some_and(|told| told.abs_diff(now) < TOLD_AGAIN) {
+            return None;
+        }
+        self.told = Some(now);
+        if count > 1 {
+            fault.text += &format!(" (and {} more faults)", count - 1);
+        }
+        Some(fault)
+    }
 }
 
 /// The walks over the tables.
@@ -71,6 +126,7 @@ pub struct Housekeeper {
     publication: Vec<u8>,
     key: Vec<u8>,
     retention: Retention,
+    faults: Faults,
 }
 
 impl Housekeeper {
@@ -80,20 +136,22 @@ impl Housekeeper {
     }
 
     /// The same walks, from their beginning.
-    pub fn restarted(&self) -> Self {
-        Housekeeper { retention: self.retention.restarted(), ..Housekeeper::default() }
+    pub fn restarted(self) -> Self {
+        let faults = Faults { told: self.faults.told, ..Faults::default() };
+        Housekeeper { retention: self.retention.restarted(), faults, ..Housekeeper::default() }
     }
 
-    /// Walks on. `now` is unix time in milliseconds.
+    /// Walks on. `now` is unix time in milliseconds. An entry that cannot be read is passed over.
     ///
     /// # Errors
-    /// The disk cannot be read.
+    /// The database was closed.
     pub fn step(&mut self, view: &impl View, now: u64) -> Result<Findings, Fault> {
         let mut findings = Findings::default();
         self.walk_streams(view, now, &mut findings)?;
         let remains = self.walk_publications(view)?;
         let keys = self.walk_keys(view, now)?;
-        Ok(Findings { cleanup: Cleanup { remains, keys }, ..findings })
+        let fault = if findings.is_round { self.faults.take(now) } else { None };
+        Ok(Findings { cleanup: Cleanup { remains, keys }, fault, ..findings })
     }
 
     fn walk_streams(
@@ -103,14 +161,14 @@ impl Housekeeper {
         findings: &mut Findings,
     ) -> Result<(), Fault> {
         let Findings { due, trims, .. } = findings;
-        let (mut seen, mut last, retention) = (0, Vec::new(), &mut self.retention);
+        let Housekeeper { retention, faults, .. } = self;
+        let (mut seen, mut last) = (0, Vec::new());
         let range = &self.stream[..]..&layout::LAST_KEY[..];
-        view.scan(Table::Streams, range, Order::Ascending, &mut |key, value| {
-            let record = records::read_stream(value)?;
-            if (record.due <= now || retention.is_bounded())
-                && let Some((channel, _)) = layout::split_channel(key)
-            {
-                let record = reading::newest_record(view, channel, record)?;
+        let scanned = view.scan(Table::Streams, range, Order::Ascending, &mut |key, value| {
+            let channel = layout::split_channel(key).map(|(channel, _)| channel);
+            let looks = |record: &StreamRecord| record.due <= now || retention.is_bounded();
+            let found = newest_if(view, channel, value, looks);
+            if let (Some(channel), Some(Some(record))) = (channel, faults.note(found)?) {
                 if record.due <= now {
                     due.push(channel.into());
                 }
@@ -122,13 +180,19 @@ impl Housekeeper {
             seen += 1;
             last = key.to_vec();
             Ok(seen < RECORDS && due.len() < DUE_MAX && trims.len() < TRIMS_MAX)
-        })?;
-        let is_round = seen < RECORDS && due.len() < DUE_MAX && trims.len() < TRIMS_MAX;
-        self.stream = if is_round { Vec::new() } else { layout::next_key(last) };
-        if is_round && retention.is_bounded() {
+        });
+        let is_readable = faults.note(scanned)?.is_some();
+        let is_full = seen >= RECORDS || due.len() >= DUE_MAX || trims.len() >= TRIMS_MAX;
+        self.stream = match (is_readable, is_full) {
+            (true, true) => layout::next_key(last),
+            (true, false) => Vec::new(),
+            (false, _) if seen > 0 => layout::next_key(last),
+            (false, _) => leap(view, Table::Publications, &self.stream),
+        };
+        findings.is_round = self.stream.is_empty();
+        if findings.is_round && retention.is_bounded() {
             findings.stored_bytes = Some(retention.end_walk());
         }
-        findings.is_round = is_round;
         Ok(())
     }
 
@@ -138,15 +202,30 @@ impl Housekeeper {
         for _ in 0..CHANNELS {
             let mut first = None;
             let range = &self.publication[..]..&layout::LAST_KEY[..];
-            view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
-                first = layout::split_channel(key).map(|(channel, _)| Arc::<str>::from(channel));
+            let scan = view.scan(Table::Publications, range, Order::Ascending, &mut |key, _| {
+                first = Some(key.to_vec());
                 Ok(false)
-            })?;
-            let Some(channel) = first else {
+            });
+            if self.faults.note(scan)?.is_none() {
+                self.publication = leap(view, Table::Streams, &self.publication);
+                if self.publication.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            let Some(first) = first else {
                 self.publication.clear();
                 break;
             };
-            let offsets = remains_of(view, &channel, REMAINS_MAX - found)?;
+            let Some((channel, _)) = layout::split_channel(&first) else {
+                self.faults.add(Fault::corrupt("a key of a publication has no channel"))?;
+                self.publication = layout::next_key(first);
+                continue;
+            };
+            let channel = Arc::<str>::from(channel);
+            let offsets = remains_of(view, &channel, REMAINS_MAX - found);
+            let offsets = offsets.map_err(|fault| named(&channel, fault));
+            let offsets = self.faults.note(offsets)?.unwrap_or_default();
             found += offsets.len();
             if !offsets.is_empty() {
                 remains.push(Remains { channel: channel.clone(), offsets });
@@ -174,13 +253,49 @@ impl Housekeeper {
             return Ok(keys);
         }
         let range = &self.key[..]..&end[..];
-        view.scan(Table::Keys, range, Order::Ascending, &mut |key, _| {
+        let scanned = view.scan(Table::Keys, range, Order::Ascending, &mut |key, _| {
             keys.push(key.to_vec());
             Ok(keys.len() < KEYS_MAX)
-        })?;
+        });
+        // The walk goes on with the next minute if the keys of this one cannot be read.
+        self.faults.note(scanned)?;
         self.key = keys.first().cloned().unwrap_or(end);
         Ok(keys)
     }
+}
+
+/// The newest record of a stream, if its record in the table is one to look at.
+fn newest_if(
+    view: &impl View,
+    channel: Option<&str>,
+    value: &[u8],
+    looks: impl FnOnce(&StreamRecord) -> bool,
+) -> Result<Option<StreamRecord>, Fault> {
+    let channel = channel.ok_or_else(|| Fault::corrupt("a key of a stream has no channel"))?;
+    let newest = || {
+        let record = records::read_stream(value)?;
+        let is_wanted = looks(&record);
+        is_wanted.then(|| reading::newest_record(view, channel, record)).transpose()
+    };
+    newest().map_err(|fault| named(channel, fault))
+}
+
+/// The fault with the name of the channel.
+fn named(channel: &str, fault: Fault) -> Fault {
+    Fault { text: format!("channel `{channel}`: {fault}"), ..fault }
+}
+
+/// Where a walk goes on when the entries at `place` cannot be read: at the next channel that the
+/// other table has. Empty: it has none, or cannot be read either.
+fn leap(view: &impl View, other: Table, place: &[u8]) -> Vec<u8> {
+    let here = layout::split_channel(place).map(|(channel, _)| layout::publications_end(channel));
+    let (here, mut next) = (here.unwrap_or_else(|| place.to_vec()), Vec::new());
+    let range = &here[..]..&layout::LAST_KEY[..];
+    let scanned = view.scan(other, range, Order::Ascending, &mut |key, _| {
+        next = layout::split_channel(key).map_or(Vec::new(), |(name, _)| layout::stream_key(name));
+        Ok(false)
+    });
+    scanned.map_or(Vec::new(), |()| next)
 }
 
 /// Offsets of publications that do not belong to the stream of the channel.
@@ -198,13 +313,16 @@ fn remains_of(view: &impl View, channel: &str, most: usize) -> Result<Vec<u64>, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::ops::Range;
+
     use super::*;
-    use crate::model::storage::{StoreWrite, StoredKey, StreamChange, StreamRecord};
+    use crate::model::storage::{StoreWrite, StoredKey, StreamChange};
     use crate::store::batch::Batch;
     use crate::store::batch::tests::{change, commit, opened, publish, write};
-    use crate::store::disk::Disk as _;
+    use crate::store::disk::{Disk as _, Visitor};
     use crate::store::layout::Epochs;
-    use crate::store::memory_disk::MemoryDisk;
+    use crate::store::memory_disk::{MemoryDisk, MemoryView};
     use crate::store::records::tests::record;
     use crate::wire::protocol::{Epoch, Position};
 
@@ -331,5 +449,99 @@ mod tests {
         assert_eq!(found.len(), 3);
         let removed = [0; 2].map(|_| remove_keys(&disk, &mut keeper, 120_001));
         assert_eq!(removed, [3, 0]);
+    }
+
+    /// A disk of which a range of keys cannot be read.
+    struct Damaged {
+        view: MemoryView,
+        table: Table,
+        keys: Range<Vec<u8>>,
+    }
+
+    impl View for Damaged {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+            self.view.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            keys: Range<&[u8]>,
+            order: Order,
+            visit: &mut Visitor<'_>,
+        ) -> Result<(), Fault> {
+            self.view.scan(table, keys, order, &mut |key, value| match table == self.table
+                && self.keys.contains(&key.to_vec())
+            {
+                true => Err(Fault::corrupt("a block is damaged")),
+                false => visit(key, value),
+            })
+        }
+    }
+
+    /// Streams `c100` to `c899` that have expired, each with a publication before its first offset.
+    fn many() -> MemoryDisk {
+        let disk = opened();
+        for name in (100..900).map(|nth| format!("c{nth}")) {
+            commit(&disk, &[publish(&name, 1, 1), publish(&name, 2, 2)]);
+        }
+        disk
+    }
+
+    /// What steps name: streams with something expired, publications that remain, and faults.
+    fn walked(view: &impl View, keeper: &mut Housekeeper) -> (BTreeSet<Arc<str>>, usize, usize) {
+        let (mut due, mut remains, mut faults) = (BTreeSet::new(), BTreeSet::new(), 0);
+        for _ in 0..400 {
+            let findings = keeper.step(view, 600_000).unwrap();
+            due.extend(findings.due);
+            remains.extend(findings.cleanup.remains.into_iter().map(|found| found.channel));
+            faults += usize::from(findings.fault.is_some());
+        }
+        (due, remains.len(), faults)
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_keeps_no_walk_from_going_on() {
+        let disk = many();
+        (1..=2000).for_each(|offset| write_key(&disk, offset));
+        disk.set(Table::Streams, &layout::stream_key("c500"), b"\xff");
+        disk.set(Table::Streams, b"\0\x01", b"");
+        disk.set(Table::Publications, b"\0\x01", b"");
+        // A publication that can carry a newer record.
+        disk.set(Table::Publications, &layout::publication_key("c600", 3), b"\xff");
+        let mut keeper = Housekeeper::default();
+        let found: usize = (0..10).map(|_| remove_keys(&disk, &mut keeper, 200_000)).sum();
+        assert_eq!(found, 2000);
+        keeper = Housekeeper::default();
+        let (due, remains, faults) = walked(&disk.view().unwrap(), &mut keeper);
+        let missing = ["c500", "c600"].map(|name| due.contains(name));
+        // The stream of the keys is `a`.
+        assert_eq!((due.len(), missing), (799, [false; 2]));
+        assert_eq!((remains, faults), (799, 1), "many rounds tell it once");
+        let told: Vec<_> = round(&disk, &mut keeper, 600_000 + TOLD_AGAIN);
+        let told: Vec<_> = told.into_iter().filter_map(|step| step.fault).collect();
+        assert!(matches!(&told[..], [fault] if fault.text.contains("more faults")), "{told:?}");
+        let told = round(&disk, &mut keeper.restarted(), 600_000 + TOLD_AGAIN);
+        assert!(told.iter().all(|step| step.fault.is_none()), "a restart forgets nothing");
+    }
+
+    #[test]
+    fn channels_behind_a_damaged_block_are_found() {
+        let disk = many();
+        for (first, last) in [(100, 400), (500, 520), (850, 899)] {
+            for table in [Table::Streams, Table::Publications] {
+                let [start, end] =
+                    [first, last + 1].map(|nth| layout::stream_key(&format!("c{nth}")));
+                let view = Damaged { view: disk.view().unwrap(), table, keys: start..end };
+                let (due, remains, faults) = walked(&view, &mut Housekeeper::default());
+                let readable = 800 - (last + 1 - first);
+                let expected = match table {
+                    Table::Streams => (readable, 800),
+                    _ => (800, readable),
+                };
+                assert_eq!((due.len(), remains), expected, "{table:?} {first}");
+                assert_eq!(faults, 1);
+            }
+        }
     }
 }

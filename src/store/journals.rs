@@ -3,9 +3,9 @@
 //! Owns the knowledge of their format, which is that of fjall 3. Never changes a batch. fjall takes
 //! the first entry that it cannot read for the end of a journal and cuts the rest off. So a flipped
 //! bit in a length or a tag would silently remove every later batch. Each batch ends with the mark
-//! of the database. The invariants: a torn batch at the end is cut off, whatever clients have put
-//! into it; a batch that cannot be read before another one, or that is not torn, is refused with
-//! its place; afterwards the last batch is on disk, even if a sync failed and only the
+//! of the database and with its number. The invariants: a torn batch at the end is cut off, whatever
+//! clients have put into it; a batch that cannot be read before another one, or that is not torn, is
+//! refused with its place; afterwards the last batch is on disk, even if a sync failed and only the
 //! page cache had it.
 //!
 //! The last part works because a failed sync is the last one of its database: every earlier batch
@@ -50,7 +50,7 @@ pub fn bytes_of(changes: &[Change]) -> u64 {
     let item = |change: &Change| {
         1 + ITEM_BYTES + change.key.len() + change.value.as_ref().map_or(0, Vec::len)
     };
-    let mark = 1 + ITEM_BYTES + layout::MARK_KEY.len() + journal_mark::BYTES;
+    let mark = 1 + ITEM_BYTES + layout::MARK_KEY.len() + journal_mark::VALUE_BYTES;
     (START_BYTES + mark + 1 + END_BYTES + changes.iter().map(item).sum::<usize>()) as u64
 }
 
@@ -63,6 +63,16 @@ struct Batches {
     end: u64,
     /// Sequence number of the last batch; `None`: there is no batch.
     seqno: Option<u64>,
+    /// Number of the last batch that has a mark; `None`: it is not known.
+    number: Option<u64>,
+}
+
+/// What a batch tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    seqno: u64,
+    /// `None`: it has no mark. `Some(None)`: its mark has no number.
+    number: Option<Option<u64>>,
 }
 
 /// Why no further batch was read.
@@ -79,11 +89,13 @@ struct Reader<R> {
     from: R,
     place: u64,
     buffer: Vec<u8>,
+    /// The number in the last mark, as in [`Head`].
+    number: Option<Option<u64>>,
 }
 
 impl<R: Read> Reader<R> {
     fn new(from: R, place: u64) -> Self {
-        Reader { from, place, buffer: Vec::new() }
+        Reader { from, place, buffer: Vec::new(), number: None }
     }
 
     /// Reads so many bytes; `None`: the file ends before.
@@ -98,8 +110,9 @@ impl<R: Read> Reader<R> {
         Ok(self.take(N)?.and_then(|bytes| bytes.try_into().ok()))
     }
 
-    /// Reads a batch. Returns its sequence number; `None`: the bytes are no batch.
-    fn batch(&mut self) -> io::Result<Option<u64>> {
+    /// Reads a batch; `None`: the bytes are no batch.
+    fn batch(&mut self) -> io::Result<Option<Head>> {
+        self.number = None;
         let Some(start) = self.array::<START_BYTES>()? else { return Ok(None) };
         let [START, c0, c1, c2, c3, seqno @ ..] = start else { return Ok(None) };
         let mut hasher = Xxh3::new();
@@ -113,40 +126,48 @@ impl<R: Read> Reader<R> {
         }
         let Some(end) = self.array::<END_BYTES>()? else { return Ok(None) };
         let expected = [&hasher.digest().to_le_bytes()[..], &MAGIC].concat();
-        Ok((end[..] == expected).then_some(u64::from_le_bytes(seqno)))
+        let head = Head { seqno: u64::from_le_bytes(seqno), number: self.number };
+        Ok((end[..] == expected).then_some(head))
     }
 
     /// Reads a change; `false`: the bytes are none.
     fn item(&mut self, hasher: &mut Xxh3) -> io::Result<bool> {
         let Some([tag]) = self.array::<1>()? else { return Ok(false) };
         hasher.update(&[tag]);
-        let rest = match tag {
-            CLEAR => 8,
+        let (key, rest) = match tag {
+            CLEAR => (0, 8),
             ITEM => {
                 let Some(head) = self.array::<ITEM_BYTES>()? else { return Ok(false) };
                 hasher.update(&head);
                 // Kind, compression, table, length of the key, lengths of the value.
                 let [_, _, _, _, _, _, _, _, _, _, k0, k1, _, _, _, _, v0, v1, v2, v3] = head;
-                let key = u16::from_le_bytes([k0, k1]);
-                usize::from(key) + u32::from_le_bytes([v0, v1, v2, v3]) as usize
+                let key = usize::from(u16::from_le_bytes([k0, k1]));
+                (key, key + u32::from_le_bytes([v0, v1, v2, v3]) as usize)
             }
             _ => return Ok(false),
         };
-        let bytes = self.take(rest)?;
-        Ok(bytes.map(|bytes| hasher.update(bytes)).is_some())
+        let Some(bytes) = self.take(rest)? else { return Ok(false) };
+        hasher.update(bytes);
+        if let Some((layout::MARK_KEY, value)) = bytes.split_at_checked(key) {
+            self.number = Some(journal_mark::number_of(value));
+        }
+        Ok(true)
     }
 }
 
-/// Reads all batches up to the first bytes that are none.
-fn read_batches(file: &File, before: Option<u64>) -> io::Result<(Batches, Stop)> {
+/// Reads all batches up to the first bytes that are none. `before` are those of the journal before.
+fn read_batches(file: &File, before: Batches) -> io::Result<(Batches, Stop)> {
     let mut reader = Reader::new(BufReader::with_capacity(PIECE, file), 0);
-    let mut batches = Batches { seqno: before, ..Batches::default() };
+    let mut batches = Batches { last: 0, end: 0, ..before };
     loop {
         let begin = reader.place;
         match reader.batch()? {
-            Some(seqno) if batches.seqno >= Some(seqno) => return Ok((batches, Stop::Order)),
-            Some(seqno) => {
-                batches = Batches { last: begin, end: reader.place, seqno: Some(seqno) };
+            Some(head) if batches.seqno >= Some(head.seqno) => {
+                return Ok((batches, Stop::Order));
+            }
+            Some(Head { seqno, number }) => {
+                let number = number.unwrap_or(batches.number);
+                batches = Batches { last: begin, end: reader.place, seqno: Some(seqno), number };
             }
             None => return Ok((batches, Stop::NoBatch)),
         }
@@ -237,13 +258,22 @@ impl Journal {
         if is_followed {
             return before_others();
         }
-        // Where the first batch behind the batches ends, if that part of it was written.
-        match memchr::memmem::find(&rest, mark) {
-            None => Ok(()),
-            Some(place) if rest.len() - place > mark.len() + 1 + END_BYTES => before_others(),
-            Some(_) if is_torn(&rest, end) => Ok(()),
-            Some(_) => Err(self.fault("the last batch is damaged")),
+        // Where a batch behind the batches ends, if that part of it was written.
+        let Some(place) = memchr::memmem::find(&rest, mark) else { return Ok(()) };
+        let found = rest.get(place..).unwrap_or_default();
+        match found.len() > journal_mark::VALUE_BYTES + 1 + END_BYTES || self.is_behind_gap(found) {
+            true => before_others(),
+            false if is_torn(&rest, end) => Ok(()),
+            false => Err(self.fault("the last batch is damaged")),
         }
+    }
+
+    /// Whether a mark behind the batches is that of a later batch than the next one. A number of
+    /// which only a part was written is lower than it was.
+    fn is_behind_gap(&self, mark: &[u8]) -> bool {
+        let number = mark.get(..journal_mark::VALUE_BYTES).and_then(journal_mark::number_of);
+        let last = self.batches.number;
+        number.zip(last).is_some_and(|(found, last)| found > last.saturating_add(1))
     }
 
     /// Cuts off what stands behind the batches, and writes and syncs the last batch once more.
@@ -289,7 +319,7 @@ fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
     }
     paths.sort();
     let mut journals: Vec<Journal> = Vec::new();
-    let mut seqno = None;
+    let mut before = Batches::default();
     for (id, path) in paths {
         let missing = journals.last().map(|before| before.id + 1).filter(|next| *next != id);
         if let Some(missing) = missing {
@@ -298,8 +328,8 @@ fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
         }
         let file = File::open(&path).map_err(|error| Fault::of(&path, &error))?;
         let (batches, stop) =
-            read_batches(&file, seqno).map_err(|error| Fault::of(&path, &error))?;
-        seqno = batches.seqno;
+            read_batches(&file, before).map_err(|error| Fault::of(&path, &error))?;
+        before = batches;
         journals.push(Journal { id, path, file, batches, stop });
     }
     Ok(journals)
@@ -472,7 +502,8 @@ mod tests {
     fn a_damaged_last_batch_is_refused_unless_its_end_is_missing() {
         let crashed = Crashed::new(40);
         let (begin, end) = crashed.batches[3];
-        let mark = end - END_BYTES - 1 - journal_mark::BYTES..end - END_BYTES - 1;
+        let mark = end - END_BYTES - 1 - journal_mark::VALUE_BYTES;
+        let mark = mark..mark + journal_mark::BYTES;
         for place in (begin..end - MAGIC.len()).filter(|place| !mark.contains(place)) {
             let mut journal = crashed.journal.clone();
             journal[place] ^= 1 << (place % 8);
@@ -602,5 +633,87 @@ mod tests {
         assert!(check(&data).unwrap_err().text.contains("2.jnl is missing"));
         fs::write(data.join("x.jnl"), b"").unwrap();
         assert!(check(&data).unwrap_err().text.contains("x.jnl is no journal"));
+    }
+
+    #[test]
+    fn zeros_over_several_batches_are_refused() {
+        let crashed = Crashed::new(1500);
+        let [_, second, third, last] = crashed.batches[..] else { panic!("four batches") };
+        let begin = second.0.next_multiple_of(SECTOR);
+        assert!(begin < third.0);
+        // The end of the last batch alone is left; or the whole of it.
+        for end in [(last.0 + 40).next_multiple_of(SECTOR), last.0] {
+            let mut journal = crashed.journal.clone();
+            journal[begin..end].fill(0);
+            let fault = crashed.start(&journal).unwrap_err();
+            assert!(fault.text.contains("a batch before others is damaged"), "{fault}");
+        }
+        // Of the number in the last mark, only the first bytes were written.
+        let mut journal = crashed.journal.clone();
+        journal[third.1 + START_BYTES..last.1 - END_BYTES - 2].fill(0);
+        assert_eq!(crashed.start(&journal).unwrap(), NAMES[..3]);
+    }
+
+    #[test]
+    fn zeros_over_several_batches_of_a_new_journal_are_refused() {
+        let crashed = Crashed::new(1500);
+        let data = crashed.path().join("data");
+        let [_, second, third, last] = crashed.batches[..] else { panic!("four batches") };
+        fs::write(data.join("0.jnl"), &crashed.journal[..second.0]).unwrap();
+        let start = |begin: usize| {
+            let rest = [&vec![0; 600], &crashed.journal[begin..last.1]].concat();
+            fs::write(data.join("1.jnl"), rest).unwrap();
+            check(&data)
+        };
+        assert!(start(third.0 + 600).is_err());
+        // The second batch is torn.
+        let rest = [&vec![0; 600], &crashed.journal[second.0 + 600..second.1]].concat();
+        fs::write(data.join("1.jnl"), rest).unwrap();
+        assert_eq!(check(&data), Ok(()));
+    }
+
+    /// The numbers of the batches of a journal.
+    fn numbers(folder: &Path) -> Vec<Option<u64>> {
+        let file = File::open(folder.join("data/0.jnl")).unwrap();
+        let mut reader = Reader::new(BufReader::new(file), 0);
+        let next = || reader.batch().unwrap().map(|head| head.number);
+        std::iter::from_fn(next).flatten().collect()
+    }
+
+    #[test]
+    fn numbers_continue_after_a_start_and_after_a_torn_batch() {
+        let crashed = Crashed::new(40);
+        // The secret, the trial of the start, and the batches.
+        let expected = |last: u64| (1..=last).map(Some).collect::<Vec<_>>();
+        assert_eq!(numbers(&crashed.path()), expected(6));
+        let journal = crashed.path().join("data/0.jnl");
+        let end = crashed.batches[3].1;
+        fs::write(&journal, &crashed.journal[..end - 1]).unwrap();
+        let disk = opened(&crashed.path());
+        disk.commit(vec![put(Table::Keys, "e", b"")]).unwrap();
+        assert_eq!(numbers(&crashed.path()), expected(7), "a trial and a batch");
+        disk.close().unwrap();
+        disk.reopen().unwrap();
+        drop(disk);
+        assert_eq!(numbers(&crashed.path()), expected(8));
+    }
+
+    #[test]
+    fn marks_without_numbers_are_judged_as_before() {
+        let crashed = Crashed::new(40);
+        let mark = journal_mark::read(&crashed.path().join("data")).unwrap();
+        let found = |number: Option<u64>, value: &[u8]| {
+            let batches = Batches { number, ..Batches::default() };
+            let (path, file) = (PathBuf::new(), tempfile::tempfile().unwrap());
+            Journal { id: 0, path, file, batches, stop: Stop::NoBatch }.is_behind_gap(value)
+        };
+        let value = |number| journal_mark::value(&mark, number);
+        assert!(found(Some(4), &value(6)));
+        assert!(!found(Some(4), &value(5)) && !found(Some(4), &value(0)));
+        assert!(!found(None, &value(9)) && !found(Some(u64::MAX), &value(9)));
+        assert!(!found(Some(4), &mark) && !found(Some(4), &[&mark[..], &[0, 0, 9]].concat()));
+        // The rest of a batch of an earlier version.
+        let rest = [&mark[..], &[END], &[1; END_BYTES]].concat();
+        assert!(!found(Some(4), &rest), "{rest:?}");
     }
 }

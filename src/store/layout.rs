@@ -138,6 +138,11 @@ pub fn state_key(section: &str, key: &[u8]) -> Vec<u8> {
     place
 }
 
+/// Reads the value of a generation. Without one, it is the first.
+pub fn read_generation(value: Option<Vec<u8>>) -> u64 {
+    value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
 /// Makes the epochs of channels without a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Epochs {
@@ -178,6 +183,15 @@ impl Epochs {
         let mut hasher = self.hasher(channel);
         hasher.write_u8(2);
         hasher.write(ended.as_bytes());
+        hasher.finish()
+    }
+
+    /// The generation that begins when a record is removed whose epoch is unknown. No sequence of
+    /// [`Epochs::after`] leads to its epoch.
+    pub fn generation_after_damage(&self, channel: &str, generation: u64) -> u64 {
+        let mut hasher = self.hasher(channel);
+        hasher.write_u8(3);
+        hasher.write_u64(generation);
         hasher.finish()
     }
 

@@ -136,8 +136,7 @@ impl<V: View> Reading<'_, V> {
     fn next_epoch(&self) -> Result<Epoch, Fault> {
         let epochs = epochs(&self.view)?;
         let generation = self.view.get(Table::State, &epochs.generation_key(self.channel))?;
-        let generation = generation.and_then(|bytes| bytes.try_into().ok());
-        Ok(epochs.of_generation(self.channel, generation.map_or(0, u64::from_be_bytes)))
+        Ok(epochs.of_generation(self.channel, layout::read_generation(generation)))
     }
 
     /// Offset of the oldest publication on disk.

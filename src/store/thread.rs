@@ -195,26 +195,28 @@ impl<D: Disk> Shared<D> {
     fn keep_house(&self, mut housekeeper: Housekeeper, wakes: &mut BusPort) {
         let began = Instant::now();
         let found = self.disk.view().and_then(|view| housekeeper.step(&view, sys::unix_millis()));
-        let mut desk = self.desk();
+        let (mut desk, mut fault) = (self.desk(), None);
         let is_round = found.as_ref().map_or(true, |findings| findings.is_round);
         match found {
-            Ok(findings) if desk.state.is_open() => {
+            Ok(mut findings) if desk.state.is_open() => {
                 let Desk { state, port, .. } = &mut *desk;
+                fault = findings.fault.take();
                 state.take_findings(findings, port);
             }
-            Ok(_) => housekeeper = housekeeper.restarted(),
-            Err(fault) => {
-                housekeeper = housekeeper.restarted();
-                if fault.kind != FaultKind::Closed {
-                    let cure = fault.cure();
-                    tracing::error!(target: "store", "cannot walk over the store: {fault}; {cure}");
-                }
-            }
+            // The database was closed.
+            Ok(_) | Err(_) => housekeeper = housekeeper.restarted(),
         }
         desk.housekeeper = Some(housekeeper);
         let pause = if is_round { ROUND_PAUSE } else { STEP_PAUSE };
         desk.next_step = Instant::now() + pause.max(began.elapsed() * PAUSE_STEPS);
         self.leave(desk, wakes);
+        if let Some(fault) = fault {
+            let cure = fault.cure();
+            tracing::error!(
+                target: "store",
+                "the walk over the store passes over what it cannot read: {fault}; {cure}"
+            );
+        }
     }
 }
 
