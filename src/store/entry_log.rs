@@ -3,7 +3,8 @@
 //!
 //! Owns one file. Never knows what an entry means. The invariants: an entry whose sync returned
 //! without error is there until it is removed; after a failed sync the file is written anew before
-//! another sync can succeed.
+//! another sync can succeed. A start does not know whether the last sync failed, and what it reads
+//! may be in the page cache alone, so its first sync writes the file anew.
 //!
 //! The file begins with a line that names its format. A record is the length of its body (4 bytes),
 //! the XXH3 of its body (8 bytes), and the body: the number of the entry (8 bytes), and the kind (1
@@ -69,6 +70,8 @@ pub struct EntryLog {
     file: Option<File>,
     /// Whether the file must be written anew before it is used.
     is_suspect: bool,
+    /// Whether the file must be written anew before a sync can succeed.
+    is_unsure: bool,
     /// Where the next record is written.
     end: u64,
     entries: BTreeMap<u64, Place>,
@@ -91,6 +94,7 @@ impl EntryLog {
             bytes_max,
             file: None,
             is_suspect: false,
+            is_unsure: false,
             end: 0,
             entries: BTreeMap::new(),
             bytes: 0,
@@ -112,7 +116,7 @@ impl EntryLog {
             if !begin.as_bytes().starts_with(&bytes) {
                 log.set_aside(foreign);
             }
-            (log.file, log.is_suspect) = (None, false);
+            (log.file, log.is_suspect, log.is_unsure) = (None, false, false);
             return (log, Entries::new());
         }
         let entries = log.take_records(&bytes, begin.len());
@@ -135,7 +139,7 @@ impl EntryLog {
         };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        self.file = Some(file);
+        (self.file, self.is_unsure) = (Some(file), true);
         Ok(Some(bytes))
     }
 
@@ -254,7 +258,7 @@ impl EntryLog {
     /// # Errors
     /// The disk is full, read-only or faulty. Nothing since the last sync is sure.
     pub fn sync(&mut self) -> io::Result<()> {
-        if self.is_suspect {
+        if self.is_suspect || self.is_unsure {
             return self.rewrite();
         }
         let Some(file) = &self.file else { return Ok(()) };
@@ -284,7 +288,7 @@ impl EntryLog {
         let (file, entries, end) = written.inspect_err(|_| _ = fs::remove_file(&new))?;
         self.bytes = entries.values().map(|place| place.bytes).sum();
         (self.file, self.entries, self.end, self.is_suspect) = (Some(file), entries, end, false);
-        self.small_until = 0;
+        (self.small_until, self.is_unsure) = (0, false);
         // The new file is in use, whether or not its name survives the end of the machine.
         sync_folder(self.folder()).inspect_err(|_| self.is_suspect = true)
     }
@@ -488,5 +492,26 @@ mod tests {
         log.add(b"d").unwrap();
         drop(log);
         assert_eq!(opened(folder.path()).1, ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn the_first_sync_after_a_start_writes_the_file_anew() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path());
+        let inode = || fs::metadata(folder.path().join(NAME)).unwrap().ino();
+        let before = inode();
+        let (mut log, _) = opened(folder.path());
+        log.add(b"d").unwrap();
+        assert_eq!(inode(), before, "an entry alone needs no new file");
+        let kept = File::open(folder.path().join(NAME)).unwrap();
+        log.sync().unwrap();
+        let first = inode();
+        assert_ne!(first, before);
+        log.add(b"e").unwrap();
+        log.sync().unwrap();
+        assert_eq!(inode(), first, "later syncs write what is new");
+        drop((log, kept));
+        assert_eq!(opened(folder.path()).1, ["a", "c", "d", "e"]);
     }
 }

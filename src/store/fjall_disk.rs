@@ -6,6 +6,7 @@
 //! may have died.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -189,7 +190,13 @@ impl Tables {
 fn fault(path: &Path, error: &fjall::Error) -> Fault {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
-            Fault::of(path, error)
+            match error.kind() {
+                // The disk has read what it has: a file is cut off, or has a place before its begin.
+                ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                    Fault::corrupt(format!("{}: a file is damaged: {error}", path.display()))
+                }
+                _ => Fault::of(path, error),
+            }
         }
         fjall::Error::Poisoned => background_fault(path),
         fjall::Error::Locked => {
@@ -213,7 +220,9 @@ fn background_fault(path: &Path) -> Fault {
         Ok(found) if free(&found) < FREE_MIN => Fault::new(FaultKind::Full, text),
         // A quota is exceeded, or there is room again since.
         _ if has(&["StorageFull", "QuotaExceeded"]) => Fault::new(FaultKind::Full, text),
-        _ if has(&["ChecksumMismatch", "Invalid", "Unrecoverable"]) => Fault::corrupt(text),
+        _ if has(&["ChecksumMismatch", "Invalid", "Unrecoverable", "UnexpectedEof"]) => {
+            Fault::corrupt(text)
+        }
         _ => Fault::new(FaultKind::Io, text),
     }
 }
@@ -545,5 +554,31 @@ pub(crate) mod tests {
         let fault = closed(folder.path()).reopen().unwrap_err();
         assert_eq!(fault.kind, FaultKind::Corrupt);
         assert!(fault.text.contains("data"), "{fault}");
+    }
+
+    #[test]
+    fn a_table_that_is_cut_off_is_damage_and_not_an_error_of_the_disk() {
+        let kinds = [ErrorKind::UnexpectedEof, ErrorKind::InvalidData, ErrorKind::InvalidInput];
+        for kind in kinds {
+            let errors =
+                [fjall::Error::Io(kind.into()), fjall::Error::Storage(LsmError::Io(kind.into()))];
+            let found = errors.map(|error| fault(Path::new("data"), &error).kind);
+            assert_eq!(found, [FaultKind::Corrupt; 2], "{kind}");
+        }
+        let other = fjall::Error::Io(std::io::Error::from_raw_os_error(5));
+        assert_eq!(fault(Path::new("data"), &other).kind, FaultKind::Io);
+        let folder = folder();
+        let disk = opened(folder.path());
+        disk.commit(vec![put(Table::Streams, "a", b"1")]).unwrap();
+        disk.close().unwrap();
+        drop(disk);
+        let tables = folder.path().join("data/keyspaces/1/tables");
+        let table = std::fs::read_dir(tables).unwrap().next().unwrap().unwrap().path();
+        let whole = std::fs::read(&table).unwrap();
+        for length in [19, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&table, &whole[..length]).unwrap();
+            let fault = closed(folder.path()).reopen().unwrap_err();
+            assert_eq!(fault.kind, FaultKind::Corrupt, "{length}: {fault}");
+        }
     }
 }
