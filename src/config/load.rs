@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::base::sys;
 
 use super::access::{Access, OPEN_ADDRESS, OPEN_SWITCHES};
+use super::durable_namespaces::durable_namespaces;
 use super::environment::{is_of_kubernetes, is_of_scripts};
 use super::error::{Error, error};
 use super::file::{self, FileChoice};
@@ -20,7 +21,6 @@ use super::foreign::{self, ForeignValues};
 use super::header_variables::is_for_headers;
 use super::key::{CENTRIFUGO_PREFIX, Key, PREFIX, join};
 use super::keys::{self, keys, nearest};
-use super::reload;
 use super::sections::Config;
 use super::sources::Sources;
 use super::table_list::TableList;
@@ -83,7 +83,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     config.fill_in_headers(&sources.environment)?;
     config.check()?;
     let warnings = unknown.into_iter().chain(config.warnings()).collect();
-    let durable = reload::durable_namespaces(&config.channel);
+    let durable = durable_namespaces(&config.channel);
     Ok(Loaded { config, file, access, warnings, has_unknown, durable })
 }
 

@@ -9,6 +9,7 @@ mod admin;
 mod broker_url;
 mod check;
 mod consumers;
+mod durable_namespaces;
 mod engine;
 mod entrance;
 mod environment;

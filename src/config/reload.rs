@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use super::durable_namespaces::{durable_namespaces, keep_durable};
 use super::error::{Error, error};
 use super::load::Loaded;
-use super::sections::{Channel, Config, HttpServer, NamedProxy, ServerTls, differences};
+use super::sections::{Config, HttpServer, NamedProxy, ServerTls, differences};
 
 /// The configuration after a reload.
 #[derive(Clone, Debug)]
@@ -107,27 +108,6 @@ fn in_force(running: &Config, new: &Config) -> Config {
     config.sse.max_request_body_size = new.sse.max_request_body_size;
     config.emulation.max_request_body_size = new.emulation.max_request_body_size;
     config
-}
-
-/// Whether the channels of each namespace are durable, by its name; that of channels without a
-/// namespace is empty.
-pub(super) fn durable_namespaces(channel: &Channel) -> BTreeMap<String, bool> {
-    let without = (String::new(), channel.without_namespace.history_durable);
-    let named = channel.namespaces.iter();
-    let named = named.map(|one| (one.name.clone(), one.options.history_durable));
-    std::iter::once(without).chain(named).collect()
-}
-
-/// Streams in memory are durable or not from their first publication on, so a namespace stays what
-/// it was, also when it was away meanwhile.
-fn keep_durable(durable: &BTreeMap<String, bool>, new: &mut Channel) {
-    let keep = |name: &str, is_durable: &mut bool| {
-        *is_durable = durable.get(name).copied().unwrap_or(*is_durable);
-    };
-    keep("", &mut new.without_namespace.history_durable);
-    for namespace in &mut new.namespaces {
-        keep(&namespace.name, &mut namespace.options.history_durable);
-    }
 }
 
 impl HttpServer {

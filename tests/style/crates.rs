@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "core_affinity",
             "crossbeam_channel",
             "getrandom",
+            "libc",
             "rustix",
             "serde",
             "socket2",

@@ -139,6 +139,15 @@ pub struct Plan {
     pub may_be_slow: bool,
 }
 
+fn proxies(random: &mut Random) -> Upstreams {
+    Upstreams {
+        connect: random.one_in(4).then_some(UPSTREAM),
+        disconnect_hook: random.one_in(2).then_some(UPSTREAM),
+        waiting_max: 1 << 20,
+        ..Upstreams::default()
+    }
+}
+
 /// Random settings.
 pub fn random(random: &mut Random) -> Plan {
     let may_be_slow = random.one_in(3);
@@ -149,12 +158,7 @@ pub fn random(random: &mut Random) -> Plan {
     if random.one_in(3) {
         user_limit = UserLimit { most: random.pick(&[1, 2, 3]), single: random.one_in(3) };
     }
-    let proxies = Upstreams {
-        connect: random.one_in(4).then_some(UPSTREAM),
-        disconnect_hook: random.one_in(2).then_some(UPSTREAM),
-        waiting_max: 1 << 20,
-        ..Upstreams::default()
-    };
+    let proxies = proxies(random);
     let namespaces = Arc::new(Namespaces { without, ..Namespaces::default() });
     let homes = home::HomeSettings {
         namespaces: namespaces.clone(),
