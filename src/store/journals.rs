@@ -3,10 +3,10 @@
 //! Owns the knowledge of their format, which is that of fjall 3. Never changes a batch. fjall takes
 //! the first entry that it cannot read for the end of a journal and cuts the rest off. So a flipped
 //! bit in a length or a tag would silently remove every later batch. Each batch ends with the mark
-//! of the database and with its number. The invariants: a torn batch at the end is cut off, whatever
-//! clients have put into it; a batch that cannot be read before another one, or that is not torn, is
-//! refused with its place; afterwards the last batch is on disk, even if a sync failed and only the
-//! page cache had it.
+//! of the database and with its number. The invariants: a torn batch at the end is cut off,
+//! whatever clients have put into it; a batch that cannot be read before another one, or that is
+//! not torn, is refused with its place; afterwards the last batch is on disk, even if a sync failed
+//! and only the page cache had it.
 //!
 //! The last part works because a failed sync is the last one of its database: every earlier batch
 //! was synced with success. Only pages from the begin of the last batch on may be missing on disk.
