@@ -191,7 +191,7 @@ fn fault(path: &Path, error: &fjall::Error) -> Fault {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
             match error.kind() {
-                // The disk has read what it has: a file is cut off, or has a place before its begin.
+                // The disk has read what it has: a file is cut off, or names no place in it.
                 ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
                     Fault::corrupt(format!("{}: a file is damaged: {error}", path.display()))
                 }
