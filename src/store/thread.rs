@@ -304,6 +304,8 @@ impl<D: Disk> Committer<D> {
         let began = Instant::now();
         match self.write(work) {
             Ok(()) => {
+                // A store that opens may not be able to write.
+                self.backoff.reset();
                 let mut desk = self.shared.desk();
                 let Desk { state, port, .. } = &mut *desk;
                 state.committed(port);
@@ -379,7 +381,6 @@ impl<D: Disk> Committer<D> {
         }
         match self.shared.disk.reopen() {
             Ok(()) => {
-                self.backoff.reset();
                 self.shared.desk().state.opened();
                 self.fault = None;
                 tracing::info!(target: "store", "the store is available");
