@@ -106,10 +106,15 @@ impl StoreNode {
         }
     }
 
-    /// The store tells that something of the channel has expired, and its home does what is to do.
-    fn keep_up(&mut self) {
+    /// The store tells that something of the channel has expired.
+    fn tell_expired(&mut self) {
         let due = StoreDue { channels: vec!["a".into()], trims: Vec::new() };
         self.node.send(Message::StoreDue(Box::new(due)));
+    }
+
+    /// The store tells that, and the home of the channel does what is to do.
+    fn keep_up(&mut self) {
+        self.tell_expired();
         for _ in 0..3 {
             self.serve();
             self.node.pass(1_000);
@@ -266,8 +271,7 @@ fn upkeep_of_a_channel_that_is_no_longer_durable_disturbs_no_publication() {
     store.serve();
     store.restart(false);
     store.node.pass(RETENTION.ttl + 1_000);
-    let due = StoreDue { channels: vec!["a".into()], trims: Vec::new() };
-    store.node.send(Message::StoreDue(Box::new(due)));
+    store.tell_expired();
     publish_in_memory(&mut store.node, 2);
     assert_eq!(outcomes(&store.node.sent().1), [(2, Ok(1))], "no question holds it up");
 }

@@ -27,11 +27,10 @@ pub(super) const WRITE_OVERHEAD: usize = 512;
 impl Home {
     /// Reserves what a write of this size needs: a place, memory, and room in the store's inbox.
     pub(super) fn reserve_write(&mut self, post: &mut impl Post, bytes: usize) -> bool {
-        let Some(store) = self.durable.store else { return false };
-        if !self.durable.admits() || !self.durable.charge(bytes) {
+        if !self.durable.charge(bytes) {
             return false;
         }
-        let has_room = post.reserve(store, Rank::Store);
+        let has_room = self.reserve_place(post);
         if !has_room {
             self.durable.usage.change(bytes, 0);
         }
@@ -267,12 +266,17 @@ impl Home {
 
     /// Reserves what an upkeep needs. It needs no room in the memory budget, because it frees some.
     pub(super) fn reserve_upkeep(&mut self, post: &mut impl Post) -> bool {
-        let Some(store) = self.durable.store else { return false };
-        let has_room = self.durable.admits() && post.reserve(store, Rank::Store);
+        let has_room = self.reserve_place(post);
         if has_room {
             self.durable.usage.change(0, WRITE_OVERHEAD);
         }
         has_room
+    }
+
+    /// Reserves a place, and room in the store's inbox.
+    fn reserve_place(&self, post: &mut impl Post) -> bool {
+        let Some(store) = self.durable.store else { return false };
+        self.durable.admits() && post.reserve(store, Rank::Store)
     }
 
     pub(super) fn stream_at(&self, at: u32) -> Option<&Stream> {
