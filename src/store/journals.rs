@@ -243,14 +243,14 @@ impl Journal {
         Fault::corrupt(format!("{}: {what} at byte {}", path.display(), batches.end))
     }
 
-    /// Checks that nothing but a torn batch stands behind the batches.
-    fn check_end(&self, mark: &Mark, is_followed: bool) -> Result<(), Fault> {
+    /// Checks that nothing but a torn batch stands behind the batches. Returns its bytes.
+    fn check_end(&self, mark: &Mark, is_followed: bool) -> Result<usize, Fault> {
         let end = self.batches.end;
         let rest = read_rest(&self.file, end).map_err(|error| Fault::of(&self.path, &error))?;
         let before_others = || Err(self.fault("a batch before others is damaged"));
         let Some(rest) = rest else { return before_others() };
         if rest.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         if self.stop == Stop::Order {
             return Err(self.fault("a batch is out of order"));
@@ -259,11 +259,11 @@ impl Journal {
             return before_others();
         }
         // Where a batch behind the batches ends, if that part of it was written.
-        let Some(place) = memchr::memmem::find(&rest, mark) else { return Ok(()) };
+        let Some(place) = memchr::memmem::find(&rest, mark) else { return Ok(rest.len()) };
         let found = rest.get(place..).unwrap_or_default();
         match found.len() > journal_mark::VALUE_BYTES + 1 + END_BYTES || self.is_behind_gap(found) {
             true => before_others(),
-            false if is_torn(&rest, end) => Ok(()),
+            false if is_torn(&rest, end) => Ok(rest.len()),
             false => Err(self.fault("the last batch is damaged")),
         }
     }
@@ -340,16 +340,22 @@ fn read(folder: &Path) -> Result<Vec<Journal>, Fault> {
 /// # Errors
 /// A batch is damaged, or a journal is missing or cannot be read.
 pub fn check(folder: &Path) -> Result<(), Fault> {
-    check_ends(&read(folder)?, &journal_mark::read(folder)?)
+    check_ends(&read(folder)?, &journal_mark::read(folder)?).map(|_| ())
 }
 
-fn check_ends(journals: &[Journal], mark: &Mark) -> Result<(), Fault> {
-    let mut is_followed = false;
+/// Checks what stands behind the batches of the journals. Returns those that have a torn batch, and
+/// its bytes.
+fn check_ends<'a>(
+    journals: &'a [Journal],
+    mark: &Mark,
+) -> Result<Vec<(&'a Journal, usize)>, Fault> {
+    let (mut torn, mut is_followed) = (Vec::new(), false);
     for journal in journals.iter().rev() {
-        journal.check_end(mark, is_followed)?;
+        let bytes = journal.check_end(mark, is_followed)?;
         is_followed |= journal.batches.end > 0;
+        torn.extend((bytes > 0).then_some((journal, bytes)));
     }
-    Ok(())
+    Ok(torn)
 }
 
 /// Checks the journals of a database that is closed, removes a torn batch at the end and makes sure
@@ -359,7 +365,15 @@ fn check_ends(journals: &[Journal], mark: &Mark) -> Result<(), Fault> {
 /// A batch is damaged, or a journal is missing: nothing was changed. Or the disk cannot be written.
 pub fn secure(folder: &Path, mark: &Mark) -> Result<(), Fault> {
     let journals = read(folder)?;
-    check_ends(&journals, mark)?;
+    for (journal, bytes) in check_ends(&journals, mark)? {
+        tracing::info!(
+            target: "store",
+            "{}: removes {bytes} bytes at byte {}: a write that a crash interrupted, which was not \
+             acknowledged",
+            journal.path.display(),
+            journal.batches.end
+        );
+    }
     let secure =
         |journal: &Journal| journal.secure().map_err(|error| Fault::of(&journal.path, &error));
     journals.iter().try_for_each(secure)
@@ -574,7 +588,7 @@ mod tests {
         };
         io::Write::write_all(&mut reads.file, &journal).unwrap();
         let before = sys::thread_micros();
-        assert_eq!(reads.check_end(&[7; journal_mark::BYTES], false), Ok(()));
+        assert_eq!(reads.check_end(&[7; journal_mark::BYTES], false), Ok(START_BYTES + begins.len()));
         let took = sys::thread_micros() - before;
         assert!(took < 2_000_000, "{took} us of processor time");
     }

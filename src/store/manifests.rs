@@ -3,15 +3,16 @@
 //! Owns the knowledge of the folders of fjall 3. Never writes. fjall removes a table whose manifest
 //! is missing, begins a new database if the main one is missing, and panics if a folder has an
 //! unknown name. The invariant: after a check without an error, every table that was created is
-//! there with the manifest that was written.
+//! there with the manifest and the files that were written.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::store::disk::{Fault, Table};
+use crate::store::table_files;
 
 /// The file by which fjall knows that a folder has a database.
 const VERSION_FILE: &str = "version";
@@ -54,12 +55,14 @@ fn check_table(folder: &Path) -> Result<(), Fault> {
     };
     let number = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
     let manifest = folder.join(format!("v{number}"));
-    let mut hasher = Xxh3::new();
-    hasher.update(&read(&manifest)?);
-    if hasher.digest128().to_le_bytes() != checksum {
+    let bytes = read(&manifest)?;
+    if xxh3_128(&bytes).to_le_bytes() != checksum {
         return Err(damaged(&manifest));
     }
     let files = folder.join(FILES);
+    for table in table_files::tables(&bytes).ok_or_else(|| damaged(&manifest))? {
+        table_files::check(&files.join(table.to_string()))?;
+    }
     for entry in fs::read_dir(&files).map_err(|error| Fault::of(&files, &error))? {
         let path = entry.map_err(|error| Fault::of(&files, &error))?.path();
         if path.is_dir() {

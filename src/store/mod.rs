@@ -24,6 +24,7 @@ pub mod service;
 pub mod snapshot;
 pub mod state;
 mod table_ages;
+mod table_files;
 pub mod thread;
 pub mod tools;
 mod weight;

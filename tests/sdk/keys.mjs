@@ -38,7 +38,9 @@ function confused(alg, pair) {
 
 /** How a connect with this token ends: "connected", or the close code. */
 function ends(given) {
-  const client = new Centrifuge(server.websocket, { websocket: WebSocket, token: given });
+  // A key that a set lacks is looked for at most every 5 seconds; until then the client tries again.
+  const pauses = { minReconnectDelay: 200, maxReconnectDelay: 1_000 };
+  const client = new Centrifuge(server.websocket, { websocket: WebSocket, token: given, ...pauses });
   const end = new Promise((resolve) => {
     client.on("connected", () => resolve("connected"));
     client.on("disconnected", ({ code }) => resolve(code));
