@@ -3,7 +3,8 @@
 //! Owns the knowledge of the end of fjall's files: a list of the file's sections, and the list's
 //! place and checksum. Never writes. fjall trusts the number of sections before it has verified the
 //! checksum: a flipped bit makes it ask for so much memory that the process ends. The invariant:
-//! after a check without an error, the list of the file is as it was written. The sections have checksums of their own, which fjall verifies.
+//! after a check without an error, the list of the file is as it was written. The sections have
+//! checksums of their own, which fjall verifies.
 
 use std::fs::File;
 use std::io;
