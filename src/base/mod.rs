@@ -11,6 +11,8 @@ pub mod counter;
 pub mod crash;
 pub mod current;
 pub mod failure;
+#[allow(unsafe_code)]
+pub mod heap;
 pub mod histogram;
 pub mod limits;
 pub mod log;

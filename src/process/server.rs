@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use crate::base::failure::Failure;
+use crate::base::heap;
 use crate::base::limits::SHARDS_MAX;
 use crate::base::listeners;
 use crate::base::log;
@@ -48,6 +49,9 @@ pub fn serve(load: Load) -> Result<(), Failure> {
     let Loaded { mut config, access, warnings, .. } = loaded.clone();
     log::start(&config.log_options())?;
     notify::starting("checking the machine");
+    if let Err(error) = heap::give_back_early() {
+        tracing::warn!(target: "server", "the heap may keep the memory of past peaks: {error}");
+    }
     provider::install();
     for warning in &warnings {
         tracing::warn!(target: "config", "{warning}");

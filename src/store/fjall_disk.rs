@@ -28,7 +28,7 @@ use crate::store::table_ages::{TableAges, TableInMemory};
 use crate::store::{fjall_log, journals, layout, manifests};
 
 /// Memory for blocks of tables.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 4 << 20;
 /// Open files of tables.
 const FILES_MAX: usize = 128;
 /// Bytes of journals whose tables are not written yet; the least that fjall takes.
