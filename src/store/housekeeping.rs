@@ -23,7 +23,7 @@ const CHANNELS: usize = 16;
 /// Publications that a step removes.
 const REMAINS_MAX: usize = 512;
 /// Idempotency keys that a step removes.
-const KEYS_MAX: usize = 512;
+const KEYS_MAX: usize = 1024;
 /// Time in milliseconds after which a fault is told again: walks over a small store end soon.
 const TOLD_AGAIN: u64 = 600_000;
 
@@ -118,6 +118,14 @@ impl Faults {
     }
 }
 
+/// Which walks have found as much as a step may find, so that more of it is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Behind {
+    streams: bool,
+    publications: bool,
+    keys: bool,
+}
+
 /// The walks over the tables.
 #[derive(Debug, Default)]
 pub struct Housekeeper {
@@ -127,6 +135,7 @@ pub struct Housekeeper {
     key: Vec<u8>,
     retention: Retention,
     faults: Faults,
+    behind: Behind,
 }
 
 impl Housekeeper {
@@ -141,17 +150,40 @@ impl Housekeeper {
         Housekeeper { retention: self.retention.restarted(), faults, ..Housekeeper::default() }
     }
 
-    /// Walks on. `now` is unix time in milliseconds. An entry that cannot be read is passed over.
+    /// Goes on with each walk. `now` is unix time in milliseconds. An entry that cannot be read is
+    /// passed over.
     ///
     /// # Errors
     /// The database was closed.
     pub fn step(&mut self, view: &impl View, now: u64) -> Result<Findings, Fault> {
+        self.behind = Behind { streams: true, publications: true, keys: true };
+        self.hurry(view, now)
+    }
+
+    /// Goes on with the walks that are behind.
+    ///
+    /// # Errors
+    /// The database was closed.
+    pub fn hurry(&mut self, view: &impl View, now: u64) -> Result<Findings, Fault> {
         let mut findings = Findings::default();
-        self.walk_streams(view, now, &mut findings)?;
-        let remains = self.walk_publications(view)?;
-        let keys = self.walk_keys(view, now)?;
+        let behind = std::mem::take(&mut self.behind);
+        if behind.streams {
+            self.walk_streams(view, now, &mut findings)?;
+        }
+        if behind.publications {
+            findings.cleanup.remains = self.walk_publications(view)?;
+        }
+        if behind.keys {
+            findings.cleanup.keys = self.walk_keys(view, now)?;
+        }
         let fault = if findings.is_round { self.faults.take(now) } else { None };
-        Ok(Findings { cleanup: Cleanup { remains, keys }, fault, ..findings })
+        Ok(Findings { fault, ..findings })
+    }
+
+    /// Whether a walk is behind: it found as much as a step may find, or the publications take more
+    /// room than they may.
+    pub fn is_behind(&self) -> bool {
+        self.behind != Behind::default()
     }
 
     fn walk_streams(
@@ -182,7 +214,8 @@ impl Housekeeper {
             Ok(seen < RECORDS && due.len() < DUE_MAX && trims.len() < TRIMS_MAX)
         });
         let is_readable = faults.note(scanned)?.is_some();
-        let is_full = seen >= RECORDS || due.len() >= DUE_MAX || trims.len() >= TRIMS_MAX;
+        let has_found = due.len() >= DUE_MAX || trims.len() >= TRIMS_MAX;
+        let is_full = seen >= RECORDS || has_found;
         self.stream = match (is_readable, is_full) {
             (true, true) => layout::next_key(last),
             (true, false) => Vec::new(),
@@ -193,6 +226,7 @@ impl Housekeeper {
         if findings.is_round && retention.is_bounded() {
             findings.stored_bytes = Some(retention.end_walk());
         }
+        self.behind.streams = has_found || retention.is_exceeded();
         Ok(())
     }
 
@@ -231,6 +265,7 @@ impl Housekeeper {
                 remains.push(Remains { channel: channel.clone(), offsets });
             }
             if found >= REMAINS_MAX {
+                self.behind.publications = true;
                 // The next step goes on with this channel.
                 self.publication = layout::stream_key(&channel);
                 break;
@@ -259,6 +294,7 @@ impl Housekeeper {
         });
         // The walk goes on with the next minute if the keys of this one cannot be read.
         self.faults.note(scanned)?;
+        self.behind.keys = keys.len() >= KEYS_MAX;
         self.key = keys.first().cloned().unwrap_or(end);
         Ok(keys)
     }
@@ -438,6 +474,44 @@ mod tests {
         write_key(&disk, 1);
         assert_eq!(found(130_000), 0, "the walk does not begin anew");
         assert_eq!([found(110_000), found(130_000)], [0, 1], "the clock was set back");
+    }
+
+    #[test]
+    fn a_walk_that_is_behind_goes_on_without_the_others() {
+        let disk = opened();
+        let all: Vec<_> = (0..40).map(|nth| stream(&format!("c{nth}"), 5)).collect();
+        commit(&disk, &all);
+        for nth in 0..2500_u32 {
+            let key = [layout::bucket_key(1), nth.to_be_bytes().to_vec()].concat();
+            disk.set(Table::Keys, &key, b"");
+        }
+        let (mut keeper, mut found) = (Housekeeper::default(), Vec::new());
+        for nth in 0..5 {
+            let view = disk.view().unwrap();
+            let step = if nth == 0 { Housekeeper::step } else { Housekeeper::hurry };
+            let findings = step(&mut keeper, &view, 600_000).unwrap();
+            let mut batch = Batch::new(&view, Epochs::new([0; 16]));
+            let keys = findings.cleanup.keys;
+            keys.iter().for_each(|key| batch.remove_expired_key(key.clone()));
+            disk.commit(batch.into_changes()).unwrap();
+            found.push((findings.due.len(), keys.len(), keeper.is_behind()));
+        }
+        let expected =
+            [(16, 1024, true), (16, 1024, true), (8, 452, false), (0, 0, false), (0, 0, false)];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_store_with_too_much_is_walked_over_until_it_has_room() {
+        let disk = opened();
+        (1..=100).for_each(|top| commit(&disk, &[publish("a", top, 1)]));
+        let (mut keeper, view) = (Housekeeper::new(5_000), disk.view().unwrap());
+        assert!(keeper.step(&view, 0).unwrap().trims.is_empty() && keeper.is_behind());
+        assert_eq!(keeper.hurry(&view, 0).unwrap().trims.len(), 1);
+        assert!(keeper.is_behind(), "the history is as long as before");
+        let mut keeper = Housekeeper::new(50_000);
+        keeper.step(&view, 0).unwrap();
+        assert!(!keeper.is_behind());
     }
 
     #[test]

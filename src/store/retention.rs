@@ -23,6 +23,8 @@ pub struct Retention {
     share: f64,
     /// Walks so far.
     walks: u64,
+    /// Whether the last walk has seen more bytes than the maximum.
+    is_exceeded: bool,
 }
 
 impl Retention {
@@ -34,6 +36,11 @@ impl Retention {
     /// Whether there is a maximum, so that streams must be weighed.
     pub fn is_bounded(&self) -> bool {
         self.most > 0
+    }
+
+    /// Whether the last walk has seen more bytes than the maximum.
+    pub fn is_exceeded(&self) -> bool {
+        self.is_exceeded
     }
 
     /// The same maximum, and a walk that begins.
@@ -65,7 +72,8 @@ impl Retention {
         let sum = std::mem::take(&mut self.sum);
         self.walks += 1;
         let has_removed = self.share > 0.0;
-        self.share = match !has_removed && self.is_bounded() && sum > self.most {
+        self.is_exceeded = self.is_bounded() && sum > self.most;
+        self.share = match !has_removed && self.is_exceeded {
             true => 1.0 - KEPT * self.most as f64 / sum as f64,
             false => 0.0,
         };
@@ -93,7 +101,9 @@ mod tests {
     fn every_second_walk_removes_the_same_share_of_every_history() {
         let mut retention = Retention::new(1_000);
         assert_eq!(walk(&mut retention, &[40, 60]), (vec![0, 0], 1_000));
+        assert!(!retention.is_exceeded());
         assert_eq!(walk(&mut retention, &[120, 80]), (vec![0, 0], 2_000));
+        assert!(retention.is_exceeded());
         let (lost, _) = walk(&mut retention, &[120, 80]);
         // A share of 0.525: 63 and 42, or one more.
         assert!((63..65).contains(&lost[0]) && (42..44).contains(&lost[1]), "{lost:?}");

@@ -42,8 +42,13 @@ const STEP_PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_STEPS: u32 = 50;
 /// Pause when a walk over all streams has come to its end.
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
-/// Shortest wait of a reader, while the other one makes a step.
-const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+/// Pause before a step of the walks that are behind, at least; and in steps.
+const HURRY_PAUSE: Duration = Duration::from_millis(10);
+const HURRY_PAUSE_STEPS: u32 = 4;
+/// Shortest wait of a reader, while the other one makes a step or its findings wait for a batch.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// Time after which a question that cannot be answered is logged again: clients may repeat it.
+const TOLD_AGAIN: Duration = Duration::from_secs(600);
 /// Shortest and longest pause before the disk is opened anew.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -68,6 +73,10 @@ struct Desk {
     housekeeper: Option<Housekeeper>,
     /// When the next step is made.
     next_step: Instant,
+    /// When the next step of the walks that are behind is made; `None`: no walk is.
+    next_hurry: Option<Instant>,
+    /// When a question that could not be answered was logged last.
+    unread_told: Option<Instant>,
     is_stopping: bool,
     /// Whether the thread that commits waits for messages and serves the bus.
     is_waiting: bool,
@@ -91,11 +100,38 @@ impl Desk {
         self.state.send_answers(&mut self.port);
     }
 
-    /// The housekeeper, if a step is due and the findings of the last one were taken up.
-    fn take_step(&mut self) -> Option<Housekeeper> {
-        let is_due = self.state.is_open() && self.state.is_clean();
-        let is_due = is_due && self.next_step <= Instant::now();
-        if is_due { self.housekeeper.take() } else { None }
+    /// The housekeeper, if a step is due and the findings of the last one were taken up. `true`: a
+    /// step of each walk.
+    fn take_step(&mut self) -> Option<(Housekeeper, bool)> {
+        let now = Instant::now();
+        let is_ready = self.state.is_open() && self.state.is_clean() && self.next_work() <= now;
+        let taken = if is_ready { self.housekeeper.take() } else { None };
+        taken.map(|housekeeper| (housekeeper, self.next_step <= now))
+    }
+
+    /// Whether a question that cannot be answered is to be logged.
+    fn tells_unread(&mut self) -> bool {
+        let is_due = self.unread_told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN);
+        if is_due {
+            self.unread_told = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// When the housekeeping goes on.
+    fn next_work(&self) -> Instant {
+        self.next_hurry.map_or(self.next_step, |hurry| hurry.min(self.next_step))
+    }
+
+    /// Takes the housekeeper back from a step that took this time.
+    fn end_step(&mut self, housekeeper: Housekeeper, took: Duration, next: Option<Duration>) {
+        let now = Instant::now();
+        if let Some(pause) = next {
+            self.next_step = now + pause.max(took * PAUSE_STEPS);
+        }
+        let pause = HURRY_PAUSE.max(took * HURRY_PAUSE_STEPS);
+        self.next_hurry = housekeeper.is_behind().then(|| now + pause);
+        self.housekeeper = Some(housekeeper);
     }
 }
 
@@ -164,12 +200,13 @@ impl<D: Disk> Shared<D> {
                 self.answer(read, &mut wakes);
             } else if desk.is_finished {
                 return;
-            } else if let Some(housekeeper) = desk.take_step() {
+            } else if let Some((housekeeper, is_whole)) = desk.take_step() {
                 drop(desk);
-                self.keep_house(housekeeper, &mut wakes);
+                self.keep_house(housekeeper, is_whole, &mut wakes);
             } else {
-                let time = desk.next_step.saturating_duration_since(Instant::now());
-                let time = time.clamp(SHORTEST_WAIT, PATIENCE);
+                let time = desk.next_work().saturating_duration_since(Instant::now());
+                let is_open = desk.state.is_open();
+                let time = if is_open { time.clamp(SHORTEST_WAIT, PATIENCE) } else { PATIENCE };
                 drop(self.reads.wait_timeout(desk, time).unwrap_or_else(PoisonError::into_inner));
             }
         }
@@ -183,18 +220,26 @@ impl<D: Disk> Shared<D> {
             Err(_) => &self.metrics.refused_reads,
         };
         counter.add_shared(1);
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|_| self.desk().tells_unread()) {
             let cure = fault.cure();
-            tracing::error!(target: "store", "cannot read {}: {fault}; {cure}", answer.channel);
+            tracing::error!(
+                target: "store",
+                "cannot read {}: {fault}; {cure}; further channels are logged after 10 minutes",
+                answer.channel
+            );
         }
         wakes.send(shard, Message::StoreAnswer(Box::new(answer)));
         wakes.wake_receivers();
     }
 
-    /// Makes a step of the housekeeping.
-    fn keep_house(&self, mut housekeeper: Housekeeper, wakes: &mut BusPort) {
-        let began = Instant::now();
-        let found = self.disk.view().and_then(|view| housekeeper.step(&view, sys::unix_millis()));
+    /// Makes a step of the housekeeping: of each walk, or of those that are behind.
+    fn keep_house(&self, mut housekeeper: Housekeeper, is_whole: bool, wakes: &mut BusPort) {
+        let (began, now) = (Instant::now(), sys::unix_millis());
+        let found = self.disk.view().and_then(|view| match is_whole {
+            true => housekeeper.step(&view, now),
+            false => housekeeper.hurry(&view, now),
+        });
+        let took = began.elapsed();
         let (mut desk, mut fault) = (self.desk(), None);
         let is_round = found.as_ref().map_or(true, |findings| findings.is_round);
         match found {
@@ -206,9 +251,8 @@ impl<D: Disk> Shared<D> {
             // The database was closed.
             Ok(_) | Err(_) => housekeeper = housekeeper.restarted(),
         }
-        desk.housekeeper = Some(housekeeper);
         let pause = if is_round { ROUND_PAUSE } else { STEP_PAUSE };
-        desk.next_step = Instant::now() + pause.max(began.elapsed() * PAUSE_STEPS);
+        desk.end_step(housekeeper, took, is_whole.then_some(pause));
         self.leave(desk, wakes);
         if let Some(fault) = fault {
             let cure = fault.cure();
@@ -452,6 +496,8 @@ pub fn start<D: Disk>(
         port,
         housekeeper: Some(Housekeeper::new(bytes_max)),
         next_step: Instant::now(),
+        next_hurry: None,
+        unread_told: None,
         is_stopping: false,
         is_waiting: false,
         last_commit: Instant::now(),
@@ -657,6 +703,22 @@ pub(crate) mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(offsets(&disk, "a"), [1]);
+    }
+
+    #[test]
+    fn many_expired_keys_are_removed_within_seconds() {
+        let disk = MemoryDisk::default();
+        for nth in 0..30_000_u32 {
+            let key = [layout::bucket_key(1), nth.to_be_bytes().to_vec()].concat();
+            disk.set(Table::Keys, &key, b"");
+        }
+        let _fixture = Fixture::new(disk.clone());
+        let began = Instant::now();
+        while !disk.entries(Table::Keys).is_empty() {
+            // A step for each walk over the streams would take a minute.
+            assert!(began.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]
