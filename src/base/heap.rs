@@ -38,7 +38,8 @@ pub fn give_back_early() -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(target_env = "gnu")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;

@@ -43,21 +43,26 @@ pub const CONNECTIONS: u64 = preflight::NODE_CONNECTIONS;
 /// Limit on open files, if it cannot be read.
 const DESCRIPTORS: u64 = 1024;
 
+/// Prepares the heap and the limits of the process. Returns the limit on open files.
+fn prepare_process() -> u64 {
+    if let Err(error) = heap::give_back_early() {
+        tracing::warn!(target: "server", "the heap may keep the memory of past peaks: {error}");
+    }
+    let _ = sys::raise_locked_memory();
+    sys::raise_open_files().unwrap_or(DESCRIPTORS)
+}
+
 /// Runs the server until a signal ends it. `load` reads the configuration again for a reload.
 pub fn serve(load: Load) -> Result<(), Failure> {
     let loaded = load()?;
     let Loaded { mut config, access, warnings, .. } = loaded.clone();
     log::start(&config.log_options())?;
     notify::starting("checking the machine");
-    if let Err(error) = heap::give_back_early() {
-        tracing::warn!(target: "server", "the heap may keep the memory of past peaks: {error}");
-    }
     provider::install();
     for warning in &warnings {
         tracing::warn!(target: "config", "{warning}");
     }
-    let limit = sys::raise_open_files().unwrap_or(DESCRIPTORS);
-    let _ = sys::raise_locked_memory();
+    let limit = prepare_process();
     let listeners = config.listen_addresses()?;
     let shards = if config.shards == 0 { sys::processors() } else { config.shards };
     let report = preflight::survey(&Requirements { shards, ..request(&config, CONNECTIONS) });
