@@ -314,6 +314,8 @@ bench_durable() {
     local bench=$1 results=$2 kills=20
     if [[ $SIZE == full ]]; then kills=1000; fi
     "$bench" durable --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" durable-latency --seconds 1 --rounds 1 --results "$results" &&
+        "$bench" durable-steady --seconds 5 --results "$results" &&
         "$bench" durable-restart --publications 200000 --channels 2000 --seconds 1 --rounds 1 \
             --results "$results" &&
         "$bench" durable-kill --kills "$kills" --results "$results" || return 1
