@@ -187,7 +187,7 @@ impl Home {
         };
         let keys = loaded.keys.iter().filter(|_| !planted(PlantedFault::KeysNotLoaded));
         for key in keys {
-            let until = times.moment_of(key.until);
+            let until = (times.moment_of(key.until), times.now);
             self.channels.idempotency_keys.restore(hash, &key.key, Some(key.position), until);
         }
         match self.channels.stream_of(at) {
