@@ -307,7 +307,7 @@ impl Home {
             return None;
         }
         let Some(stream) = self.stream_at(at) else {
-            return needs_stream(message).then(|| requests::load());
+            return needs_stream(message).then(requests::load);
         };
         let (offsets, limit, enough, reverse) = match message {
             Message::Subscribe(request) => {
