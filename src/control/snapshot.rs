@@ -177,7 +177,7 @@ async fn collect(
     }
     collector.write(SnapshotWriter::end_streams).await?;
     for shard in link.shards() {
-        collector.add(shard, SnapshotQuery::Keys { from: 0 }).await?;
+        collector.add(shard, SnapshotQuery::Keys { from: (0, 0) }).await?;
     }
     collector.add_histories().await?;
     let Some(writer) = collector.writer else { return Err(Abort::Time) };

@@ -179,8 +179,11 @@ impl Stream {
     /// too many.
     fn end_history_at_oldest(&mut self) {
         let first = self.first_kept();
-        if let Some(stored) = self.stored_mut() {
-            stored.first = stored.first.max(first);
+        let due = self.first_expires().unwrap_or(self.expires);
+        if let Some(stored) = self.stored_mut()
+            && stored.first <= first
+        {
+            (stored.first, stored.due) = (first, due);
         }
     }
 

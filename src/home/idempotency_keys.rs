@@ -1,17 +1,16 @@
 //! Idempotency keys: a publication with a known key is not published again.
 //!
 //! Owns the keys and the positions of their publications. Never knows what was published. The
-//! invariant: a key is kept for five minutes, or until newer keys need its memory.
+//! invariant: a key is kept for five minutes, or until keys that expire later need its memory.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use crate::base::memory::{ShardToFree, ShardUsage};
 use crate::home::durable::stored::Times;
-use crate::model::snapshot::SavedKey;
+use crate::model::snapshot::{KeyOrder, SavedKey};
 use crate::wire::protocol::Position;
 
 /// Milliseconds for which a key is kept.
@@ -20,36 +19,33 @@ pub const HOLD_TIME: u64 = 300_000;
 const DROPPED_MAX: usize = 256;
 /// Milliseconds between two times at which expired keys are dropped: many expire in each.
 const EXPIRY_STEP: u64 = 1_000;
-/// Bytes per key beside its text and its records: reference counts and allocator overhead.
+/// Bytes per key beside its text and its records: allocator overhead, and inner nodes of the order.
 const KEY_OVERHEAD: usize = 32;
 
 struct KeyRecord {
     /// Hash of channel and key; kept so that a growing table hashes no text.
     hash: u64,
     channel: u64,
-    key: Arc<str>,
+    key: Box<str>,
     position: Option<Position>,
     until: u64,
+    serial: u64,
 }
 
-struct KeyExpiry {
-    hash: u64,
-    key: Arc<str>,
-    until: u64,
-}
-
-/// Bytes of memory per key. The factor 2: the table can be half empty, and the queue doubles when
-/// it grows.
+/// Bytes of memory per key. The factor 2: the table can be half empty, and so can the nodes of the
+/// order.
 fn size(key: &str) -> usize {
-    KEY_OVERHEAD + key.len() + 2 * (size_of::<KeyRecord>() + size_of::<KeyExpiry>())
+    KEY_OVERHEAD + key.len() + 2 * (size_of::<KeyRecord>() + size_of::<(KeyOrder, u64)>())
 }
 
 /// The idempotency keys of the channels at home on one shard.
 pub struct IdempotencyKeys {
     records: HashTable<KeyRecord>,
-    order: VecDeque<KeyExpiry>,
-    /// Number of keys that were in front of `order` before.
-    dropped: u64,
+    /// The hashes of the records, in the order in which they expire and are dropped. Keys of new
+    /// publications go to its end.
+    order: BTreeMap<KeyOrder, u64>,
+    /// Number of keys that were stored so far.
+    serial: u64,
     hasher: RandomState,
     share: ShardUsage,
 }
@@ -57,8 +53,8 @@ pub struct IdempotencyKeys {
 impl IdempotencyKeys {
     /// Creates an empty table; `share` is its part of the memory budget.
     pub fn new(share: ShardUsage) -> Self {
-        let (records, order) = (HashTable::new(), VecDeque::new());
-        IdempotencyKeys { records, order, dropped: 0, hasher: RandomState::new(), share }
+        let (records, order) = (HashTable::new(), BTreeMap::new());
+        IdempotencyKeys { records, order, serial: 0, hasher: RandomState::new(), share }
     }
 
     /// Memory use of the keys.
@@ -78,39 +74,55 @@ impl IdempotencyKeys {
     /// Stores the key of a publication with its position.
     pub fn note(&mut self, channel: u64, key: &str, position: Option<Position>, now: u64) {
         self.expire(now);
-        self.insert(channel, key, position, now + HOLD_TIME);
+        let hash = self.hasher.hash_one((channel, key));
+        self.insert(channel, (key, hash), position, now + HOLD_TIME);
     }
 
-    /// Stores a key that the store has kept over a restart. A key that is known stays as it is.
-    pub fn restore(&mut self, channel: u64, key: &str, position: Option<Position>, until: u64) {
+    /// Stores a key of an earlier publication, which is kept until the moment `until`, and no
+    /// longer than one of a publication that is made now: the wall clock may have been wrong. A key
+    /// that is known stays as it is. Past the budget, the keys that expire first are dropped, be
+    /// they this one or others.
+    pub fn restore(
+        &mut self,
+        channel: u64,
+        key: &str,
+        position: Option<Position>,
+        (until, now): (u64, u64),
+    ) {
         let hash = self.hasher.hash_one((channel, key));
         let same = |done: &KeyRecord| done.channel == channel && *done.key == *key;
         if self.records.find(hash, same).is_none() {
-            self.insert(channel, key, position, until);
+            self.insert(channel, (key, hash), position, until.min(now + HOLD_TIME));
         }
     }
 
-    /// The key with this number or the next one that is kept, and the number after it; `None`:
-    /// there is none. Keys are numbered in their order. A key that is kept no more is `None`.
-    pub fn next_saved(&self, number: u64, times: Times) -> Option<(u64, Option<SavedKey>)> {
-        let number = number.max(self.dropped);
-        let noted = self.order.get(usize::try_from(number - self.dropped).ok()?)?;
-        let found = self.records.find(noted.hash, |done| Arc::ptr_eq(&done.key, &noted.key));
+    /// The first key at this place of the order or behind it, and the place behind that key;
+    /// `None`: there is none. A key that has expired is `None`.
+    pub fn next_saved(&self, from: KeyOrder, times: Times) -> Option<(KeyOrder, Option<SavedKey>)> {
+        let (&(until, serial), &hash) = self.order.range(from..).next()?;
+        let found = self.records.find(hash, |done| done.serial == serial);
         let saved = |done: &KeyRecord| SavedKey {
             hash: done.channel,
-            key: done.key.clone(),
+            key: (*done.key).into(),
             position: done.position,
             until: times.unix_of(done.until),
         };
-        Some((number + 1, found.filter(|done| done.until > times.now).map(saved)))
+        let found = found.filter(|done| done.until > times.now).map(saved);
+        Some(((until, serial + 1), found))
     }
 
-    fn insert(&mut self, channel: u64, key: &str, position: Option<Position>, until: u64) {
-        let hash = self.hasher.hash_one((channel, key));
-        let key: Arc<str> = key.into();
+    fn insert(
+        &mut self,
+        channel: u64,
+        (key, hash): (&str, u64),
+        position: Option<Position>,
+        until: u64,
+    ) {
+        self.serial += 1;
+        let (serial, key): (_, Box<str>) = (self.serial, key.into());
         self.share.change(0, size(&key));
-        self.order.push_back(KeyExpiry { hash, key: key.clone(), until });
-        let done = KeyRecord { hash, channel, key, position, until };
+        self.order.insert((until, serial), hash);
+        let done = KeyRecord { hash, channel, key, position, until, serial };
         self.records.insert_unique(hash, done, |done| done.hash);
         self.relieve();
     }
@@ -118,8 +130,8 @@ impl IdempotencyKeys {
     /// Drops expired keys, a bounded number per call. Returns how many it has dropped.
     pub fn expire(&mut self, now: u64) -> usize {
         let mut dropped = 0;
-        while dropped < DROPPED_MAX && self.order.front().is_some_and(|noted| noted.until <= now) {
-            self.drop_oldest();
+        while dropped < DROPPED_MAX && self.first_until().is_some_and(|until| until <= now) {
+            self.drop_first();
             dropped += 1;
         }
         dropped
@@ -127,31 +139,33 @@ impl IdempotencyKeys {
 
     /// When [`IdempotencyKeys::expire`] has something to do next, in milliseconds.
     pub fn next_expiry(&self) -> Option<u64> {
-        Some(self.order.front()?.until.next_multiple_of(EXPIRY_STEP))
+        Some(self.first_until()?.next_multiple_of(EXPIRY_STEP))
     }
 
-    /// Drops the oldest keys while the node exceeds its budget and this shard holds the most, a
-    /// bounded number per call.
+    /// Drops the keys that expire first while the node exceeds its budget and this shard holds the
+    /// most, a bounded number per call.
     pub fn relieve(&mut self) {
         for _ in 0..DROPPED_MAX {
             if self.share.shard_to_free() != ShardToFree::This {
                 return;
             }
-            self.drop_oldest();
+            self.drop_first();
         }
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some(KeyExpiry { hash, key, .. }) = self.order.pop_front() {
-            self.share.change(size(&key), 0);
-            self.dropped += 1;
-            let found = self.records.find_entry(hash, |done| Arc::ptr_eq(&done.key, &key));
-            if let Ok(found) = found {
-                found.remove();
-            }
+    fn first_until(&self) -> Option<u64> {
+        self.order.first_key_value().map(|((until, _), _)| *until)
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(((_, serial), hash)) = self.order.pop_first()
+            && let Ok(found) = self.records.find_entry(hash, |done| done.serial == serial)
+        {
+            let (done, _) = found.remove();
+            self.share.change(size(&done.key), 0);
         }
         if self.order.is_empty() {
-            (self.records, self.order) = (HashTable::new(), VecDeque::new());
+            self.records = HashTable::new();
         }
     }
 }
@@ -219,5 +233,55 @@ mod tests {
         assert_eq!(repeats.records.len(), repeats.order.len());
         repeats.note(1, "k", None, HOLD_TIME + 1);
         assert!(repeats.share().used() < 1000, "{}", repeats.share().used());
+    }
+
+    fn is_known(repeats: &IdempotencyKeys, nth: usize, now: u64) -> bool {
+        repeats.find(1, &nth.to_string(), now).is_some()
+    }
+
+    #[test]
+    fn restored_keys_replace_no_keys_that_expire_later() {
+        let mut repeats = repeats();
+        let now = HOLD_TIME - 1;
+        (0..50).for_each(|nth| repeats.note(1, &nth.to_string(), None, now));
+        for nth in 1_000..2_000 {
+            repeats.restore(1, &nth.to_string(), None, (now + nth as u64, now));
+            assert!(repeats.share().used() <= LIMIT);
+        }
+        assert!((0..50).all(|nth| is_known(&repeats, nth, now)), "the newest keys");
+        assert!(is_known(&repeats, 1_999, now) && !is_known(&repeats, 1_000, now));
+        let used = repeats.share().used();
+        repeats.restore(1, "late", None, (now + 1, now));
+        assert!(repeats.find(1, "late", now).is_none(), "it would be the first to go");
+        assert_eq!(repeats.share().used(), used);
+        assert_eq!(repeats.records.len(), repeats.order.len());
+    }
+
+    #[test]
+    fn a_key_of_a_wrong_clock_is_kept_for_five_minutes_and_delays_no_other_key() {
+        let mut repeats = repeats();
+        repeats.restore(1, "0", None, (100 * HOLD_TIME, 1));
+        repeats.restore(1, "1", None, (1_000, 1));
+        repeats.note(1, "2", None, 0);
+        assert_eq!(repeats.next_expiry(), Some(1_000));
+        assert_eq!([repeats.expire(1_000), repeats.expire(HOLD_TIME)], [1, 1]);
+        assert!(is_known(&repeats, 0, HOLD_TIME));
+        assert_eq!(repeats.expire(HOLD_TIME + 1), 1);
+        assert_eq!((repeats.share().used(), repeats.records.len()), (0, 0));
+    }
+
+    #[test]
+    fn saved_keys_come_in_the_order_in_which_they_expire() {
+        let mut repeats = repeats();
+        for (nth, until) in [500, 300, 400, 300, 10].into_iter().enumerate() {
+            repeats.restore(1, &nth.to_string(), None, (until, 0));
+        }
+        let (times, mut from, mut saved) = (Times { now: 100, unix: 100 }, (0, 0), Vec::new());
+        while let Some((next, key)) = repeats.next_saved(from, times) {
+            from = next;
+            saved.extend(key.map(|key| (key.key.to_string(), key.until)));
+        }
+        let expected = [("1", 300), ("3", 300), ("2", 400), ("0", 500)];
+        assert_eq!(saved, expected.map(|(key, until)| (key.to_owned(), until)));
     }
 }

@@ -23,7 +23,7 @@ impl Home {
             self.channels.restore(stream, times);
         }
         for key in keys {
-            let until = times.moment_of(key.until);
+            let until = (times.moment_of(key.until), times.now);
             self.channels.idempotency_keys.restore(key.hash, &key.key, key.position, until);
         }
         self.channels.idempotency_keys.relieve();

@@ -183,7 +183,7 @@ impl Node {
                 saved.streams[nth].publications.insert(0, publication);
             }
         }
-        for part in self.ask(home, SnapshotQuery::Keys { from: 0 }, 1 << 20).0 {
+        for part in self.ask(home, SnapshotQuery::Keys { from: (0, 0) }, 1 << 20).0 {
             let SnapshotPart::Keys(keys) = part else { panic!("keys") };
             saved.keys.extend(keys);
         }
@@ -406,7 +406,7 @@ fn an_answer_takes_as_many_turns_as_the_budget_demands() {
 fn parts_are_bounded() {
     let mut node = node(1);
     (0..3_000).for_each(|nth| _ = node.publish(&nth.to_string(), &nth.to_string(), 0).unwrap());
-    for query in [SnapshotQuery::Streams { from: 0 }, SnapshotQuery::Keys { from: 0 }] {
+    for query in [SnapshotQuery::Streams { from: 0 }, SnapshotQuery::Keys { from: (0, 0) }] {
         let (parts, _) = node.ask(0, query, 10 << 20);
         assert_eq!(parts.iter().map(SnapshotPart::len).sum::<usize>(), 3_000);
         assert!(parts.iter().all(|part| part.len() <= 1024));

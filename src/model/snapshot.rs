@@ -53,6 +53,10 @@ pub struct SavedKey {
     pub until: u64,
 }
 
+/// Place of an idempotency key in the order of a home: the moment of the monotonic clock at which
+/// the key expires, and its serial.
+pub type KeyOrder = (u64, u64);
+
 /// The control plane asks the home of a shard for a part of the snapshot. The first question stops
 /// publishing to channels in memory.
 #[derive(Debug)]
@@ -80,10 +84,10 @@ pub enum SnapshotQuery {
         /// Begin below this offset of that channel.
         below: u64,
     },
-    /// The idempotency keys, oldest first.
+    /// The idempotency keys, in the order in which they expire.
     Keys {
-        /// Number of the first key.
-        from: u64,
+        /// Place in that order at which to begin.
+        from: KeyOrder,
     },
     /// The generations of the partitions.
     Generations {

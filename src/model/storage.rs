@@ -161,8 +161,12 @@ pub enum StoreQuery {
         limit: usize,
         /// Maximum bytes of the publications.
         bytes: usize,
-        /// Offset of the oldest publication of the history; `None`: as the record says.
-        first: Option<u64>,
+    },
+    /// The oldest publication of these offsets that has not expired. All of them are committed, so
+    /// the answer does not depend on what is written meanwhile.
+    OldestAlive {
+        /// The offsets.
+        offsets: Range<u64>,
     },
     /// Publications of these offsets that have not expired.
     Range {
@@ -184,8 +188,6 @@ pub struct LoadedStream {
     pub record: Option<StreamRecord>,
     /// Top offset of the record in the table of streams: publications carry newer ones.
     pub recorded: u64,
-    /// Offset of the latest publication, also of a stream that has ended; 0: there is none.
-    pub top: u64,
     /// Whether the record of a stream that has ended is on disk.
     pub has_ended: bool,
     /// Epoch of the stream, or of the one that the first publication begins. It is the same after a
@@ -219,6 +221,9 @@ pub enum StoreRefusal {
 pub enum StoreFound {
     /// To [`StoreQuery::Load`].
     Stream(LoadedStream),
+    /// To [`StoreQuery::OldestAlive`]: the offset, and when the publication expires. `None`: there
+    /// is none. After very many expired ones, the search ends at one that may have expired.
+    OldestAlive(Option<(u64, u64)>),
     /// To [`StoreQuery::Range`].
     Publications(Vec<StoredPublication>),
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns the reading of streams, publications and idempotency keys. Never writes. The invariants:
 //! an answer comes from one view of the disk; what has expired is not part of it. The home of a
-//! stream that is loaded knows its history better than the record, which can be ahead of the home
-//! or belong to a write that failed.
+//! stream that is loaded names the offsets of its history: the record can be ahead of the home or
+//! belong to a write that failed.
 
 use std::ops::Range;
 
@@ -80,8 +80,11 @@ pub fn answer<V: View>(
     let found = view.and_then(|view| {
         let reading = Reading { view, channel: &channel, hash: names.hash(&channel), now };
         match query {
-            StoreQuery::Load { limit, bytes, first } => {
-                Ok(Ok(StoreFound::Stream(reading.load((limit, bytes), first)?)))
+            StoreQuery::Load { limit, bytes } => {
+                Ok(Ok(StoreFound::Stream(reading.load((limit, bytes))?)))
+            }
+            StoreQuery::OldestAlive { offsets } => {
+                Ok(Ok(StoreFound::OldestAlive(reading.alive(&offsets)?)))
             }
             StoreQuery::Range { offsets, limit, bytes, reverse } => {
                 let order = if reverse { Order::Descending } else { Order::Ascending };
@@ -106,7 +109,7 @@ struct Reading<'a, V> {
 }
 
 impl<V: View> Reading<'_, V> {
-    fn load(&self, limits: (usize, usize), first: Option<u64>) -> Result<LoadedStream, Fault> {
+    fn load(&self, limits: (usize, usize)) -> Result<LoadedStream, Fault> {
         let record = table_record(&self.view, self.channel)?;
         let recorded = record.as_ref().map_or(0, |record| record.top);
         let newest = |record| newest_record(&self.view, self.channel, record);
@@ -118,18 +121,17 @@ impl<V: View> Reading<'_, V> {
             (None, None) => self.next_epoch()?,
         };
         let has_ended = ended.is_some();
-        let top = record.as_ref().map_or(0, |record| record.top);
         let record = record.filter(|_| !has_ended);
         let (newest, alive) = match &record {
             Some(record) => {
-                let offsets = first.unwrap_or(record.first)..record.top.saturating_add(1);
+                let offsets = record.first..record.top.saturating_add(1);
                 (self.newest(record, &offsets, limits)?, self.alive(&offsets)?)
             }
             None => (Vec::new(), None),
         };
         let oldest = self.oldest()?;
         let keys = self.keys()?;
-        Ok(LoadedStream { record, recorded, top, has_ended, epoch, oldest, alive, newest, keys })
+        Ok(LoadedStream { record, recorded, has_ended, epoch, oldest, alive, newest, keys })
     }
 
     /// The epoch of the stream that the next publication begins.
@@ -205,7 +207,7 @@ impl<V: View> Reading<'_, V> {
         Ok(newest)
     }
 
-    /// Offset and expiry of the oldest publication of the history that is alive.
+    /// Offset and expiry of the oldest publication of these offsets that is alive.
     fn alive(&self, offsets: &Range<u64>) -> Result<Option<(u64, u64)>, Fault> {
         let (mut alive, mut seen) = (None, 0);
         self.publications(offsets.clone(), Order::Ascending, |offset, value| {
@@ -306,7 +308,7 @@ pub(crate) mod tests {
     }
 
     fn load(disk: &MemoryDisk, channel: &str, now: u64) -> LoadedStream {
-        let all = StoreQuery::Load { limit: 100, bytes: 1 << 20, first: None };
+        let all = StoreQuery::Load { limit: 100, bytes: 1 << 20 };
         match ask(disk, channel, now, all).result {
             Ok(StoreFound::Stream(stream)) => stream,
             other => panic!("{other:?}"),
@@ -396,7 +398,7 @@ pub(crate) mod tests {
             (0, 1 << 20, vec![]),
         ];
         for (limit, bytes, expected) in cases {
-            let answer = ask(&disk, "a", 0, StoreQuery::Load { limit, bytes, first: None });
+            let answer = ask(&disk, "a", 0, StoreQuery::Load { limit, bytes });
             let Ok(StoreFound::Stream(found)) = answer.result else { panic!("a stream") };
             assert_eq!(offsets(&found.newest), expected, "{limit} {bytes}");
             assert_eq!(found.alive, Some((4, 500_000)), "does not depend on the limits");
@@ -404,15 +406,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_load_begins_where_the_home_says_and_not_where_an_uncommitted_write_says() {
-        let loaded = |first| {
-            let query = StoreQuery::Load { limit: 100, bytes: 1 << 20, first: Some(first) };
-            let answer = ask(&stream(6), "a", 1000, query);
-            let Ok(StoreFound::Stream(found)) = answer.result else { panic!("a stream") };
-            (offsets(&found.newest), found.alive)
+    fn the_oldest_that_is_alive_is_one_of_the_offsets_of_the_question() {
+        let found = |offsets, now| {
+            let query = StoreQuery::OldestAlive { offsets };
+            let Ok(StoreFound::OldestAlive(alive)) = ask(&stream(6), "a", now, query).result else {
+                panic!("what is alive")
+            };
+            alive
         };
-        assert_eq!(loaded(2), (vec![7, 8, 9], Some((2, 500_000))));
-        assert_eq!(loaded(6), (vec![7, 8, 9], Some((7, 500_000))));
+        // The record, which may belong to a write that the home has not committed, begins at 4.
+        assert_eq!(found(2..10, 1000), Some((2, 500_000)));
+        assert_eq!(found(6..10, 999), Some((6, 1000)));
+        assert_eq!(found(6..10, 1000), Some((7, 500_000)));
+        assert_eq!((found(6..7, 1000), found(7..7, 0)), (None, None));
+        assert_eq!(found(1..10, 500_000), None);
     }
 
     #[test]
@@ -526,7 +533,7 @@ pub(crate) mod tests {
     fn a_record_that_cannot_be_decoded_refuses_the_question_and_is_reported() {
         let disk = stream(0);
         disk.set(Table::Streams, &layout::stream_key("a"), b"\xff");
-        let read = question("a", 0, StoreQuery::Load { limit: 1, bytes: 1000, first: None });
+        let read = question("a", 0, StoreQuery::Load { limit: 1, bytes: 1000 });
         let (answer, fault) = answer(disk.view(), &Names::new([0; 16], 1), read);
         assert_eq!(answer.result.err(), Some(StoreRefusal::Unavailable));
         assert_eq!(fault.unwrap().kind, FaultKind::Corrupt);

@@ -351,7 +351,7 @@ mod tests {
     }
 
     fn read(shard: Endpoint, tag: u64) -> Message {
-        let query = StoreQuery::Load { limit: 1, bytes: 1, first: None };
+        let query = StoreQuery::Load { limit: 1, bytes: 1 };
         Message::StoreRead(Box::new(StoreRead { shard, tag, channel: "a".into(), now: 0, query }))
     }
 

@@ -614,7 +614,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn load(&self, shard: Endpoint) -> Result<StoreFound, StoreRefusal> {
-            let query = StoreQuery::Load { limit: 10, bytes: 1 << 20, first: None };
+            let query = StoreQuery::Load { limit: 10, bytes: 1 << 20 };
             let read = StoreRead { shard, ..question("a", 0, query) };
             self.send(shard, Message::StoreRead(Box::new(read)));
             match self.take(shard) {

@@ -9,9 +9,9 @@ use crate::home::Home;
 use crate::home::durable::sent::What;
 use crate::home::durable::stored::{ERASED_MAX, Span};
 use crate::home::durable::writes::WRITE_OVERHEAD;
-use crate::model::message::{Message, Post, Rank};
+use crate::model::message::Post;
 use crate::model::storage::{
-    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StoreRead, StreamChange, StreamRecord,
+    LoadedStream, StoreAnswer, StoreFound, StoreQuery, StreamChange, StreamRecord,
 };
 
 /// Stands for the index of a channel in questions and writes that concern no channel in memory.
@@ -22,21 +22,13 @@ const QUESTIONS_MAX: usize = 256;
 impl Home {
     /// Asks the store for a stream, to remove what is before the offset `first` or has expired.
     pub(super) fn ask_leftover(&mut self, post: &mut impl Post, channel: Arc<str>, first: u64) {
-        let Some(store) = self.durable.store else { return };
-        if self.durable.leftovers.len() >= QUESTIONS_MAX || !post.reserve(store, Rank::Store) {
+        if self.durable.leftovers.len() >= QUESTIONS_MAX {
             return;
         }
-        self.durable.questions = self.durable.questions.wrapping_add(1);
-        let question = self.durable.questions;
-        self.durable.leftovers.insert(question, first);
-        let read = StoreRead {
-            shard: self.durable.shard(),
-            tag: u64::from(LEFTOVER) << 32 | u64::from(question),
-            channel,
-            now: self.durable.times().unix,
-            query: StoreQuery::Load { limit: 0, bytes: 0, first: None },
-        };
-        post.send(store, Message::StoreRead(Box::new(read)));
+        let query = StoreQuery::Load { limit: 0, bytes: 0 };
+        if let Some(question) = self.send_question(post, (LEFTOVER, channel), query) {
+            self.durable.leftovers.insert(question, first);
+        }
     }
 
     /// Removes what the answer shows, if there is room: otherwise the store asks again.

@@ -89,9 +89,9 @@ impl Found {
     }
 }
 
-/// The question for a stream. If it is loaded already, its history begins with the offset `first`.
-pub(super) fn load(first: Option<u64>) -> StoreQuery {
-    StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES, first }
+/// The question for a stream that is not in memory.
+pub(super) fn load() -> StoreQuery {
+    StoreQuery::Load { limit: LOADED_MAX, bytes: LOADED_BYTES }
 }
 
 /// Whether the store keeps a publication.

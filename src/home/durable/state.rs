@@ -50,6 +50,9 @@ pub struct Durable {
     /// First offsets that streams of channels that are no longer durable keep, by the question
     /// about the stream.
     pub(super) leftovers: HashMap<u32, u64>,
+    /// Offsets behind the last publications that questions for expired ones are about, by the
+    /// question.
+    pub(super) looks: HashMap<u32, u64>,
     /// Streams of which the store must be told something.
     pub(super) upkeep: VecDeque<u32>,
     /// When the next upkeep begins, in milliseconds of the monotonic clock.
@@ -77,6 +80,7 @@ impl Durable {
             resumable: VecDeque::new(),
             questions: 0,
             leftovers: HashMap::new(),
+            looks: HashMap::new(),
             upkeep: VecDeque::new(),
             upkeep_after: 0,
             goes_on: false,
@@ -146,9 +150,10 @@ impl Durable {
         (!self.upkeep.is_empty()).then_some(self.upkeep_after)
     }
 
-    /// Number of writes, refusals, and channels that wait for the store.
+    /// Number of writes, refusals, channels that wait for the store, and questions for expired
+    /// publications.
     pub fn waits(&self) -> usize {
-        self.writes.len() + self.refusals.len() + self.waits.len()
+        self.writes.len() + self.refusals.len() + self.waits.len() + self.looks.len()
     }
 
     /// Memory of the writes and requests that wait for the store.

@@ -13,7 +13,10 @@ use crate::model::message::{
 use crate::model::namespaces::Namespaces;
 use crate::model::publication::PublicationKind;
 use crate::model::retention::Retention;
-use crate::model::storage::{StoreDue, StoreWrite, StoreWritten};
+use crate::model::storage::{
+    StoreAnswer, StoreDue, StoreFound, StoreQuery, StoreRead, StoreRefusal, StoreWrite,
+    StoreWritten,
+};
 use crate::store::batch::tests::{commit, offsets, opened};
 use crate::store::disk::{Disk as _, Table};
 use crate::store::housekeeping::Housekeeper;
@@ -209,6 +212,110 @@ fn a_publication_that_is_committed_while_expired_ones_are_looked_for_is_kept() {
     assert_eq!(outcomes(&store.serve()), [(3, Ok(3))]);
     assert_eq!(offsets(&store.disk, "a"), [2, 3]);
     assert_eq!(store.after_crash(), (["2", "3"].map(str::to_owned).to_vec(), 3));
+}
+
+/// The look for expired publications among these messages, if there is one, and the writes.
+fn look_and_writes(messages: Vec<Message>) -> (Option<StoreRead>, Vec<StoreWrite>) {
+    let (mut look, mut writes) = (None, Vec::new());
+    for message in messages {
+        match message {
+            Message::StoreWrite(one) => writes.push(*one),
+            Message::StoreRead(one) => {
+                assert!(matches!(one.query, StoreQuery::OldestAlive { .. }), "{one:?}");
+                look = Some(*one);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (look, writes)
+}
+
+/// A node whose first publication, with a key, has expired; the second one has not. Memory has
+/// neither, and the home has asked what has expired.
+fn looking() -> (StoreNode, StoreRead) {
+    let mut store = StoreNode::new();
+    store.node.publish("1", "key", 1);
+    store.serve();
+    store.node.pass(5_000);
+    store.node.publish("2", "", 2);
+    store.serve();
+    store.node.shed();
+    store.node.pass(RETENTION.ttl - 3_000);
+    let (look, _) = look_and_writes(store.node.sent().0);
+    (store, look.expect("the home asks what has expired"))
+}
+
+#[test]
+fn a_look_for_expired_publications_reads_nothing_else_and_delays_no_request() {
+    let (mut store, look) = looking();
+    assert_eq!(look.query, StoreQuery::OldestAlive { offsets: 1..3 });
+    store.node.publish("3", "", 3);
+    assert_eq!(outcomes(&store.serve()), [(3, Ok(3))], "a publication does not wait");
+    store.node.ask(ALL);
+    assert_eq!(history(store.serve()), (vec!["2".to_owned(), "3".to_owned()], 3));
+    let (answer, _) = reading::answer(store.disk.view(), &names(), look);
+    assert!(matches!(answer.result, Ok(StoreFound::OldestAlive(Some((2, _))))), "{answer:?}");
+    assert_eq!((store.node.home.store_waits(), store.node.home.pins()), (1, 1));
+    store.node.send(Message::StoreAnswer(Box::new(answer)));
+    assert_eq!((store.node.home.store_waits(), store.node.home.pins()), (0, 0));
+    store.node.publish("4", "", 4);
+    let (_, writes) = look_and_writes(store.node.sent().0);
+    let record = writes[0].change.record.as_ref().unwrap();
+    let due = store.node.unix_start + 5_000 + RETENTION.ttl;
+    assert_eq!((record.first, record.due), (2, due));
+    store.commit(&writes);
+    assert_eq!(offsets(&store.disk, "a"), [2, 3, 4]);
+}
+
+#[test]
+fn a_look_that_the_store_cannot_answer_is_repeated() {
+    let (mut store, StoreRead { tag, channel, .. }) = looking();
+    let result = Err(StoreRefusal::Unavailable);
+    store.node.send(Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result })));
+    assert!(store.node.sent().0.is_empty(), "not at once");
+    store.node.pass(1_200);
+    let (look, _) = look_and_writes(store.node.sent().0);
+    let (answer, _) = reading::answer(store.disk.view(), &names(), look.expect("another look"));
+    store.node.send(Message::StoreAnswer(Box::new(answer)));
+    assert_eq!((store.node.home.store_waits(), store.node.home.pins()), (0, 0));
+}
+
+#[test]
+fn a_publication_that_is_committed_behind_a_look_expires_in_time() {
+    let (mut store, look) = looking();
+    store.node.pass(RETENTION.ttl);
+    store.node.publish("3", "", 3);
+    let (_, writes) = look_and_writes(store.node.sent().0);
+    let now = store.node.unix_start + store.node.now;
+    let (answer, _) = reading::answer(store.disk.view(), &names(), StoreRead { now, ..look });
+    assert!(matches!(answer.result, Ok(StoreFound::OldestAlive(None))), "{answer:?}");
+    store.node.send(Message::StoreAnswer(Box::new(answer)));
+    store.commit(&writes);
+    store.node.shed();
+    store.node.pass(RETENTION.ttl + 1_000);
+    let (look, _) = look_and_writes(store.node.sent().0);
+    let query = look.expect("the last publication has expired").query;
+    assert_eq!(query, StoreQuery::OldestAlive { offsets: 3..4 });
+}
+
+#[test]
+fn what_expires_in_memory_is_not_looked_for_on_disk() {
+    let mut store = StoreNode::new();
+    store.node.publish("1", "", 1);
+    store.serve();
+    store.node.pass(RETENTION.ttl - 2_000);
+    store.node.publish("2", "", 2);
+    store.serve();
+    // Memory has both when the first one expires, and loses the second one later.
+    store.node.pass(4_000);
+    store.node.shed();
+    let at = store.node.home.channels.find(hash(), "a").unwrap();
+    store.node.home.channels.schedule(at);
+    store.node.pass(3_500);
+    assert!(store.node.sent().0.is_empty(), "memory knows what has expired");
+    store.node.pass(5_000);
+    let (look, _) = look_and_writes(store.node.sent().0);
+    assert_eq!(look.unwrap().query, StoreQuery::OldestAlive { offsets: 2..3 });
 }
 
 #[test]

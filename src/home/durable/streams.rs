@@ -19,6 +19,20 @@ impl Stream {
         !self.only_stored().is_empty() && self.stored().is_some_and(|stored| stored.due <= now)
     }
 
+    /// The history begins with the oldest publication that is alive, of those before `end` that
+    /// only the store had: the store has found its offset and its expiry. `None`: they have all
+    /// expired.
+    pub fn begin_at_alive(&mut self, end: u64, alive: Option<(u64, u64)>, times: Times) {
+        let (first_kept, ends) = (self.first_kept(), self.ends());
+        let in_memory = self.first_expires().unwrap_or(ends);
+        let Some(stored) = self.stored_mut() else { return };
+        let alive = alive.map(|(first, expires)| (first, times.moment_of(expires)));
+        // What left memory meanwhile is looked for at once.
+        let (first, due) = alive.unwrap_or((end, times.now));
+        stored.first = stored.first.max(first);
+        stored.due = if first_kept <= stored.first { in_memory } else { due };
+    }
+
     /// The stream that the store has, without publications in memory.
     pub fn of_record(loaded: &LoadedStream, times: Times, meta_ttl: u64) -> Stream {
         let LoadedStream { record, recorded, epoch, oldest, alive, .. } = loaded;

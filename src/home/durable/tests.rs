@@ -203,6 +203,11 @@ impl Node {
         let top = stream.record.as_ref().map_or(0, |record| record.top);
         let live = stream.publications.range(first..top + 1).filter(|(_, one)| one.expires > now);
         let found = match query {
+            StoreQuery::OldestAlive { offsets } => {
+                let mut among = stream.publications.range(offsets);
+                let alive = among.find(|(_, one)| one.expires > now);
+                StoreFound::OldestAlive(alive.map(|(offset, one)| (*offset, one.expires)))
+            }
             StoreQuery::Load { limit, .. } => {
                 let newest = live.clone().rev().take(limit).map(|(_, one)| one.clone());
                 let mut newest: Vec<StoredPublication> = newest.collect();
@@ -213,7 +218,6 @@ impl Node {
                     epoch: record.as_ref().map_or(self.epoch, |record| record.epoch),
                     record,
                     recorded: stream.recorded,
-                    top,
                     has_ended,
                     oldest: stream.publications.keys().next().copied(),
                     alive: live.clone().next().map(|(offset, one)| (*offset, one.expires)),

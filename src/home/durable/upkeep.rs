@@ -2,8 +2,9 @@
 //! erased, a failed write is corrected, and a stream ends.
 //!
 //! Owns no state of its own: it is in [`Durable`](super::state::Durable). Never delays a request:
-//! upkeep takes part of the places for writes. The invariant: a stream that needs upkeep stays in
-//! memory until the store has it.
+//! upkeep takes part of the places for writes, and requests go on while the store looks for what
+//! has expired. The invariants: a stream that needs upkeep stays in memory until the store has it;
+//! a look counts only for the committed publications that it was asked about.
 
 use std::sync::Arc;
 
@@ -11,15 +12,17 @@ use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
 use crate::home::Home;
 use crate::home::durable::requests;
-use crate::home::durable::state::{self, WAITING_MAX};
+use crate::home::durable::state::{self, PAUSE, WAITING_MAX};
 use crate::home::history::Stream;
 use crate::model::message::{ChannelQuery, HomeQuery, Message, Post, ReplyTo};
-use crate::model::storage::StoreDue;
+use crate::model::storage::{StoreDue, StoreFound, StoreQuery, StoreRefusal};
 
 /// Maximum number of streams with upkeep in a turn.
 const STREAMS_MAX: usize = 16;
 /// Maximum number of writes on their way with which an upkeep is sent.
 const WRITES_MAX: usize = state::WRITES_MAX / 4;
+/// Maximum number of questions for expired publications that are not answered.
+const LOOKS_MAX: usize = 256;
 
 impl Home {
     /// Notes that a stream may need upkeep.
@@ -87,7 +90,7 @@ impl Home {
             } else if !self.durable.waits.contains_key(&at)
                 && self.durable.waits.len() < WAITING_MAX
             {
-                self.begin_wait(post, at, requests::load(None));
+                self.begin_wait(post, at, requests::load());
             }
             self.channels.remove_if_unused(at);
         }
@@ -118,7 +121,7 @@ impl Home {
             self.unpin(at);
             return true;
         };
-        let is_incomplete = stream.is_due(now);
+        let is_due = stream.is_due(now);
         let (ended, span) = (stream.ends() <= now, stream.span());
         // A publication on its way continues the stream.
         let is_at_top = stream.stored().is_some_and(|stored| stored.sent.top == span.top);
@@ -127,6 +130,9 @@ impl Home {
             || stream.stored().is_some_and(|one| {
                 one.is_uncertain || one.has_many_remains() || (ended && one.oldest < one.first)
             });
+        if is_due && !needs_write {
+            return self.look_for_expired(post, at);
+        }
         if needs_write && !self.reserve_upkeep(post) {
             return false;
         }
@@ -137,11 +143,45 @@ impl Home {
         }
         if needs_write {
             self.send_upkeep(post, at, is_last);
-        } else if is_incomplete && !self.durable.waits.contains_key(&at) {
-            self.begin_wait(post, at, requests::load(Some(span.first)));
         }
         self.unpin(at);
         self.channels.remove_if_unused(at);
         true
+    }
+
+    /// Asks the store which publications that only the store has have expired; `false`: there is no
+    /// room. Until the answer, the stream needs upkeep.
+    fn look_for_expired(&mut self, post: &mut impl Post, at: u32) -> bool {
+        if self.durable.looks.len() >= LOOKS_MAX {
+            return false;
+        }
+        let Some(channel) = self.channels.channels.get(at as usize) else { return true };
+        let Some(offsets) = self.stream_at(at).map(Stream::only_stored) else { return true };
+        let (channel, end) = ((at, channel.name.clone()), offsets.end);
+        let question = self.send_question(post, channel, StoreQuery::OldestAlive { offsets });
+        self.durable.looks.extend(question.map(|question| (question, end)));
+        question.is_some()
+    }
+
+    /// Handles the answer of the store to a look at the publications before `end`.
+    pub(super) fn look_answered(
+        &mut self,
+        (at, end): (u32, u64),
+        result: Result<StoreFound, StoreRefusal>,
+    ) {
+        let times = self.durable.times;
+        let Some(stream) = self.channels.stream_of(at) else { return self.unpin(at) };
+        let stream = self.channels.streams.get_mut(stream);
+        if let Some(stored) = stream.stored_mut() {
+            stored.has_upkeep = false;
+        }
+        match result {
+            Ok(StoreFound::OldestAlive(alive)) => stream.begin_at_alive(end, alive, times),
+            _ => self.durable.upkeep_after = self.now + PAUSE,
+        }
+        self.channels.schedule(at);
+        self.unpin(at);
+        self.want_upkeep(at);
+        self.channels.remove_if_unused(at);
     }
 }

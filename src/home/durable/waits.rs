@@ -5,6 +5,7 @@
 //! that waits has changed nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::planted_faults::{PlantedFault, planted};
 use crate::base::work_budget::{WorkBudget, cost};
@@ -113,28 +114,39 @@ impl Home {
 
     /// Asks the store what the first request of a channel needs, or later if there is no room.
     fn ask_store(&mut self, post: &mut impl Post, at: u32) {
-        let Some(store) = self.durable.store else { return };
         let Some(channel) = self.channels.channels.get(at as usize) else { return };
-        let Some(wait) = self.durable.waits.get_mut(&at) else { return };
+        let Some(wait) = self.durable.waits.get(&at) else { return };
         let WaitState::Room(query) = &wait.state else { return };
-        if !post.reserve(store, Rank::Store) {
-            return self.durable.resumable.push_back(at);
-        }
-        let query = query.clone();
-        self.durable.questions = self.durable.questions.wrapping_add(1);
-        (wait.question, wait.asked) = (self.durable.questions, wait.asked + 1);
-        wait.state = WaitState::Answer(match &query {
+        let (channel, query) = (channel.name.clone(), query.clone());
+        let offsets = match &query {
             StoreQuery::Range { offsets, .. } => Some(offsets.clone()),
-            StoreQuery::Load { .. } => None,
-        });
-        let read = StoreRead {
-            shard: self.durable.shard,
-            tag: u64::from(at) << 32 | u64::from(wait.question),
-            channel: channel.name.clone(),
-            now: self.durable.times.unix,
-            query,
+            _ => None,
         };
+        let Some(question) = self.send_question(post, (at, channel), query) else {
+            return self.durable.resumable.push_back(at);
+        };
+        if let Some(wait) = self.durable.waits.get_mut(&at) {
+            (wait.question, wait.asked) = (question, wait.asked + 1);
+            wait.state = WaitState::Answer(offsets);
+        }
+    }
+
+    /// Sends a question about a channel at the index `at`, and returns its number; `None`: there is
+    /// no room.
+    pub(super) fn send_question(
+        &mut self,
+        post: &mut impl Post,
+        (at, channel): (u32, Arc<str>),
+        query: StoreQuery,
+    ) -> Option<u32> {
+        let store = self.durable.store.filter(|store| post.reserve(*store, Rank::Store))?;
+        self.durable.questions = self.durable.questions.wrapping_add(1);
+        let question = self.durable.questions;
+        let tag = u64::from(at) << 32 | u64::from(question);
+        let (shard, now) = (self.durable.shard, self.durable.times.unix);
+        let read = StoreRead { shard, tag, channel, now, query };
         post.send(store, Message::StoreRead(Box::new(read)));
+        Some(question)
     }
 
     /// Handles the answer of the store to a question.
@@ -142,6 +154,9 @@ impl Home {
         let (at, question) = ((answer.tag >> 32) as u32, answer.tag as u32);
         if at == LEFTOVER {
             return self.leftover_answered(post, question, answer);
+        }
+        if let Some(end) = self.durable.looks.remove(&question) {
+            return self.look_answered((at, end), answer.result);
         }
         let Some(wait) = self.durable.waits.get_mut(&at) else { return };
         let WaitState::Answer(offsets) = &wait.state else { return };
@@ -151,8 +166,7 @@ impl Home {
         let offsets = offsets.clone().unwrap_or_default();
         let state = match answer.result {
             Ok(StoreFound::Stream(loaded)) => {
-                let is_wanted = !wait.requests.is_empty() || self.stream_at(at).is_some();
-                if loaded.has_ended && !is_wanted {
+                if loaded.has_ended && wait.requests.is_empty() {
                     self.end_stored(post, at);
                 } else {
                     self.load(at, loaded);
@@ -164,6 +178,8 @@ impl Home {
                 found.sort_unstable_by_key(Publication::offset);
                 WaitState::Nothing(Some(Found { offsets, publications: Some(found) }))
             }
+            // No request asks for this.
+            Ok(StoreFound::OldestAlive(_)) => WaitState::Nothing(None),
             Err(StoreRefusal::TooLarge) => {
                 WaitState::Nothing(Some(Found { offsets, publications: None }))
             }
@@ -179,7 +195,7 @@ impl Home {
         self.channels.make_room(None);
     }
 
-    /// Puts a stream of the store into memory, or corrects the one in memory.
+    /// Puts a stream of the store into memory, with its idempotency keys.
     fn load(&mut self, at: u32, loaded: LoadedStream) {
         let times = self.durable.times;
         let Some(hash) = self.channels.channels.get(at as usize).map(|channel| channel.hash) else {
@@ -187,28 +203,12 @@ impl Home {
         };
         let keys = loaded.keys.iter().filter(|_| !planted(PlantedFault::KeysNotLoaded));
         for key in keys {
-            let until = times.moment_of(key.until);
+            let until = (times.moment_of(key.until), times.now);
             self.channels.idempotency_keys.restore(hash, &key.key, Some(key.position), until);
         }
-        match self.channels.stream_of(at) {
-            None => {
-                let stream = Stream::of_record(&loaded, times, UNPUBLISHED_TTL);
-                self.channels.insert_stream(at, stream);
-            }
-            Some(stream) => {
-                let stream = self.channels.streams.get_mut(stream);
-                let next = stream.next_offset();
-                let ends = stream.ends();
-                if let Some(stored) = stream.stored_mut() {
-                    // Publications that were committed since are newer than the answer.
-                    let (first, due) = match loaded.alive {
-                        Some((first, due)) => (first.min(next), times.moment_of(due)),
-                        None if loaded.top + 1 < next => (loaded.top + 1, times.now),
-                        None => (next, ends),
-                    };
-                    (stored.first, stored.due) = (stored.first.max(first), due);
-                }
-            }
+        if self.channels.stream_of(at).is_none() {
+            let stream = Stream::of_record(&loaded, times, UNPUBLISHED_TTL);
+            self.channels.insert_stream(at, stream);
         }
         self.add_newest(at, loaded.newest);
         self.want_upkeep(at);
@@ -307,7 +307,7 @@ impl Home {
             return None;
         }
         let Some(stream) = self.stream_at(at) else {
-            return needs_stream(message).then(|| requests::load(None));
+            return needs_stream(message).then(requests::load);
         };
         let (offsets, limit, enough, reverse) = match message {
             Message::Subscribe(request) => {

@@ -376,10 +376,11 @@ impl Home {
         let Some(stream) = self.channels.stream_of(at) else { return };
         let stream = self.channels.streams.get_mut(stream);
         let due = stream.first_expires();
-        let has_all = stream.first_kept() <= after.first;
-        let ends = stream.ends();
+        let (first_kept, ends) = (stream.first_kept(), stream.ends());
         let Some(stored) = stream.stored_mut() else { return };
         stored.first = stored.first.max(after.first);
+        // A look may have found that the history begins later than when the write was sent.
+        let has_all = first_kept <= stored.first;
         stored.oldest = after.oldest;
         stored.bytes = after.bytes;
         stored.is_recorded = is_recorded;

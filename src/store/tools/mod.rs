@@ -320,7 +320,7 @@ mod tests {
 
     fn loaded(path: &Path, channel: &str) -> crate::model::storage::LoadedStream {
         let disk = disk_in(path);
-        let query = StoreQuery::Load { limit: 10, bytes: 1 << 20, first: None };
+        let query = StoreQuery::Load { limit: 10, bytes: 1 << 20 };
         let names = Names::new([0; 16], 1);
         let (answer, _) = reading::answer(disk.view(), &names, question(channel, 0, query));
         match answer.result {
