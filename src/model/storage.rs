@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::model::endpoint::Endpoint;
 use crate::model::publication::Publication;
@@ -228,6 +229,23 @@ pub enum StoreFound {
     Publications(Vec<StoredPublication>),
 }
 
+impl StoreFound {
+    /// Bytes of memory, about.
+    pub fn size(&self) -> usize {
+        let publications = |found: &[StoredPublication]| -> usize {
+            found.iter().map(|stored| stored.publication.size()).sum()
+        };
+        match self {
+            StoreFound::Stream(loaded) => {
+                let keys = loaded.keys.iter().map(|key| size_of::<StoredKey>() + key.key.len());
+                publications(&loaded.newest) + keys.sum::<usize>()
+            }
+            StoreFound::OldestAlive(_) => 0,
+            StoreFound::Publications(found) => publications(found),
+        }
+    }
+}
+
 /// The answer to [`StoreRead`].
 #[derive(Debug)]
 pub struct StoreAnswer {
@@ -237,6 +255,38 @@ pub struct StoreAnswer {
     pub channel: Arc<str>,
     /// The answer, or why there is none.
     pub result: Result<StoreFound, StoreRefusal>,
+    /// Counts its memory until it is taken up; `None`: nobody counts.
+    pub charge: Option<AnswerCharge>,
+}
+
+/// Bytes of the answers that shards have not taken up.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerBytes(Arc<AtomicUsize>);
+
+impl AnswerBytes {
+    /// The bytes.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts so many bytes until the charge is dropped.
+    pub fn charge(&self, bytes: usize) -> AnswerCharge {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        AnswerCharge { of: self.clone(), bytes }
+    }
+}
+
+/// Bytes of an answer.
+#[derive(Debug)]
+pub struct AnswerCharge {
+    of: AnswerBytes,
+    bytes: usize,
+}
+
+impl Drop for AnswerCharge {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Streams of which something has expired or takes too much room. The store asks their homes to

@@ -97,7 +97,7 @@ pub fn answer<V: View>(
         Err(fault) => (Err(StoreRefusal::Unavailable), Some(fault)),
     };
     let fault = fault.filter(|fault| fault.kind != FaultKind::Closed);
-    (StoreAnswer { tag, channel, result }, fault)
+    (StoreAnswer { tag, channel, result, charge: None }, fault)
 }
 
 /// A question about a channel.

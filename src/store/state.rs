@@ -175,7 +175,10 @@ impl StoreState {
     fn refuse_read(&mut self, read: StoreRead, post: &mut impl Post) {
         let StoreRead { shard, tag, channel, .. } = read;
         let result = Err(StoreRefusal::Unavailable);
-        post.send(shard, Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result })));
+        post.send(
+            shard,
+            Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result, charge: None })),
+        );
         self.metrics.refused_reads.add_shared(1);
     }
 

@@ -18,7 +18,7 @@ use crate::base::{sys, time_slice};
 use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
 use crate::model::message::{Message, Post as _, Rank};
 use crate::model::names::Names;
-use crate::model::storage::StoreRead;
+use crate::model::storage::{AnswerBytes, StoreFound, StoreRead};
 use crate::store::disk::{Disk, Fault, FaultKind};
 use crate::store::housekeeping::Housekeeper;
 use crate::store::reading;
@@ -47,6 +47,8 @@ const HURRY_PAUSE: Duration = Duration::from_millis(10);
 const HURRY_PAUSE_STEPS: u32 = 4;
 /// Shortest wait of a reader, while the other one makes a step or its findings wait for a batch.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// Bytes of answers that shards have not taken up, at which no further question is answered.
+const ANSWERS_MAX: usize = 64 << 20;
 /// Time after which a question that cannot be answered is logged again: clients may repeat it.
 const TOLD_AGAIN: Duration = Duration::from_secs(600);
 /// Shortest and longest pause before the disk is opened anew.
@@ -59,6 +61,7 @@ struct Shared<D> {
     metrics: Arc<StoreMetrics>,
     bus: Arc<Bus>,
     desk: Mutex<Desk>,
+    answers: AnswerBytes,
     /// Wakes the thread that serves the bus in place of the one that commits.
     reliefs: Condvar,
     /// Wakes the threads that read.
@@ -194,8 +197,9 @@ impl<D: Disk> Shared<D> {
     fn run_reader(&self) {
         let mut wakes = self.wakes();
         loop {
+            let has_room = self.answers.get() < ANSWERS_MAX;
             let mut desk = self.desk();
-            if let Some(read) = desk.state.next_read() {
+            if has_room && let Some(read) = desk.state.next_read() {
                 drop(desk);
                 self.answer(read, &mut wakes);
             } else if desk.is_finished {
@@ -205,8 +209,12 @@ impl<D: Disk> Shared<D> {
                 self.keep_house(housekeeper, is_whole, &mut wakes);
             } else {
                 let time = desk.next_work().saturating_duration_since(Instant::now());
-                let is_open = desk.state.is_open();
-                let time = if is_open { time.clamp(SHORTEST_WAIT, PATIENCE) } else { PATIENCE };
+                let time = match (desk.state.has_read(), desk.state.is_open()) {
+                    // There is no room for an answer.
+                    (true, _) => SHORTEST_WAIT,
+                    (false, true) => time.clamp(SHORTEST_WAIT, PATIENCE),
+                    (false, false) => PATIENCE,
+                };
                 drop(self.reads.wait_timeout(desk, time).unwrap_or_else(PoisonError::into_inner));
             }
         }
@@ -214,7 +222,9 @@ impl<D: Disk> Shared<D> {
 
     fn answer(&self, read: StoreRead, wakes: &mut BusPort) {
         let shard = read.shard;
-        let (answer, fault) = reading::answer(self.disk.view(), &self.names, read);
+        let (mut answer, fault) = reading::answer(self.disk.view(), &self.names, read);
+        let bytes = answer.result.as_ref().map_or(0, StoreFound::size);
+        answer.charge = Some(self.answers.charge(bytes));
         let counter = match answer.result {
             Ok(_) => &self.metrics.reads,
             Err(_) => &self.metrics.refused_reads,
@@ -505,7 +515,8 @@ pub fn start<D: Disk>(
         is_finished: false,
     });
     let (reliefs, reads) = (Condvar::new(), Condvar::new());
-    let shared = Arc::new(Shared { disk, names, metrics, bus, desk, reliefs, reads });
+    let answers = AnswerBytes::default();
+    let shared = Arc::new(Shared { disk, names, metrics, bus, desk, answers, reliefs, reads });
     let wakes = shared.wakes();
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let committer = Committer { shared: shared.clone(), wakes, backoff, fault: None };
@@ -534,12 +545,14 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 pub(crate) mod tests {
     use super::*;
     use crate::model::message::{Endpoint, RANKS};
+    use crate::model::publication::{NewPublication, Publication};
     use crate::model::storage::{StoreFound, StoreQuery, StoreRefusal, StoreWrite, StoreWritten};
-    use crate::store::batch::tests::{offsets, publish};
+    use crate::store::batch::tests::{commit, offsets, publish};
     use crate::store::disk::Table;
     use crate::store::memory_disk::{CommitFault, MemoryDisk};
     use crate::store::reading::tests::question;
     use crate::store::{layout, records};
+    use crate::wire::protocol::{Epoch, Position};
 
     /// A store on a bus of two shards whose inboxes nobody else serves.
     pub(crate) struct Fixture {
@@ -719,6 +732,35 @@ pub(crate) mod tests {
             assert!(began.elapsed() < Duration::from_secs(20));
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_have_a_bound_in_bytes() {
+        let disk = MemoryDisk::default();
+        disk.reopen().unwrap();
+        let mut write = publish("a", 1, 1);
+        let (channel, data) = ("a", vec![b'x'; 20 << 20]);
+        let position = Some(Position { offset: 1, epoch: Epoch::from_random(1) });
+        let draft = NewPublication { channel, data: &data, position, ..NewPublication::default() };
+        let stored = write.change.publication.as_mut().unwrap();
+        stored.publication = Publication::new(draft);
+        commit(&disk, &[write]);
+        let fixture = Fixture::new(disk);
+        for tag in 0..10 {
+            let query = StoreQuery::Load { limit: 1, bytes: 64 << 20 };
+            let read = StoreRead { shard: 0, ..question("a", tag, query) };
+            fixture.send(0, Message::StoreRead(Box::new(read)));
+        }
+        let mut taken: Vec<_> = (0..4).map(|_| fixture.take(0)).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let mut port = fixture.bus.port(0);
+        taken.extend(std::iter::from_fn(|| port.take(Rank::Store)));
+        taken.retain(|message| matches!(message, Message::StoreAnswer(_)));
+        // Each reader may be in the middle of an answer when the bound is reached.
+        assert!(taken.len() <= 5, "{} answers of 20 MiB", taken.len());
+        let rest = 10 - taken.len();
+        drop(taken);
+        (0..rest).for_each(|_| drop(fixture.take(0)));
     }
 
     #[test]

@@ -271,7 +271,12 @@ fn a_look_for_expired_publications_reads_nothing_else_and_delays_no_request() {
 fn a_look_that_the_store_cannot_answer_is_repeated() {
     let (mut store, StoreRead { tag, channel, .. }) = looking();
     let result = Err(StoreRefusal::Unavailable);
-    store.node.send(Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result })));
+    store.node.send(Message::StoreAnswer(Box::new(StoreAnswer {
+        tag,
+        channel,
+        result,
+        charge: None,
+    })));
     assert!(store.node.sent().0.is_empty(), "not at once");
     store.node.pass(1_200);
     let (look, _) = look_and_writes(store.node.sent().0);

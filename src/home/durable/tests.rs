@@ -235,7 +235,7 @@ impl Node {
             }
         };
         let result = if works { Ok(found) } else { Err(StoreRefusal::Unavailable) };
-        Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result }))
+        Message::StoreAnswer(Box::new(StoreAnswer { tag, channel, result, charge: None }))
     }
 }
 
