@@ -121,6 +121,23 @@ fn a_check_that_finds_damage_exits_with_1_also_on_a_running_server() {
 }
 
 #[test]
+fn a_check_that_cannot_read_a_table_names_the_damage_and_exits_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    stop(filled(folder).0);
+    expect(folder, CHECK, 0, COUNTED);
+    let mut tables = fs::read_dir(folder.join("store/data/keyspaces/2/tables")).unwrap();
+    let table = tables.next().expect("a stop writes tables").unwrap().path();
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[60] ^= 1;
+    fs::write(&table, bytes).unwrap();
+    for command in [CHECK, STATS, ("export", Some(&*folder.join("export")))] {
+        expect(folder, command, 2, "the store is damaged");
+    }
+    assert!(!folder.join("export").exists());
+}
+
+#[test]
 fn clients_ahead_of_an_import_are_told_that_they_do_not_recover_and_get_what_is_new() {
     let folder = tempfile::tempdir().unwrap();
     let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
