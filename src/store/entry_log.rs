@@ -11,6 +11,7 @@
 //! byte) with the bytes of an entry. Numbers are little-endian.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -35,6 +36,8 @@ const SLACK: u64 = 1 << 20;
 const MODE: u32 = 0o600;
 /// Maximum number of an entry, so that there is a next number.
 const NUMBER_MAX: u64 = u64::MAX - 1;
+/// Bytes of which a checksum is taken, per byte of a file: damage can look like many long records.
+const SUMS_PER_BYTE: usize = 16;
 /// Kinds of records.
 const ADDED: u8 = 1;
 const REMOVED: u8 = 2;
@@ -86,7 +89,8 @@ pub type Entries = Vec<(u64, Vec<u8>)>;
 
 impl EntryLog {
     /// Opens the log `name` in a folder, and reads its entries. Entries beyond `bytes_max` bytes
-    /// are refused. What cannot be read is left out with a warning, and kept under another name.
+    /// are refused. What cannot be read is left out with a warning, and kept under another name. A
+    /// removed entry can be there again if the record of its removal is damaged.
     pub fn open(folder: &Path, name: &'static str, bytes_max: u64) -> (Self, Entries) {
         let mut log = EntryLog {
             path: folder.join(name),
@@ -143,17 +147,13 @@ impl EntryLog {
         Ok(Some(bytes))
     }
 
-    /// Takes over the records of a file up to the first that is not complete.
+    /// Takes over the whole records of a file, also those behind damaged ones.
     fn take_records(&mut self, bytes: &[u8], begin: usize) -> Entries {
         let mut found: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        let mut at = begin;
-        let damage = loop {
-            let (number, kind, entry) = match next_record(&bytes[at..]) {
-                Ok(record) => record,
-                Err(damage) => break damage,
-            };
-            let length = HEAD_BYTES + BODY_HEAD_BYTES + entry.len();
+        let mut reader = RecordReader::new(bytes, begin);
+        while let Some((at, (number, kind, entry))) = reader.next_whole() {
             if kind == ADDED {
+                let length = HEAD_BYTES + BODY_HEAD_BYTES + entry.len();
                 self.insert(number, Place { at: at as u64, bytes: length as u64 });
                 found.insert(number, entry.to_vec());
             } else {
@@ -161,20 +161,17 @@ impl EntryLog {
                 found.remove(&number);
             }
             self.next = self.next.max(number + 1);
-            at += length;
-        };
-        self.end = at as u64;
-        if let Some(damage) = damage {
+        }
+        self.end = reader.at as u64;
+        if let Some(damage) = &reader.damage {
             let (path, copy) = (self.path.display(), self.copy_aside());
             tracing::warn!(
                 target: "store",
-                "{path} is damaged at byte {at}: {damage}; the entries before it are used{copy}"
+                "{path} is damaged {damage}; all whole entries are used{copy}"
             );
         }
-        if at < bytes.len() {
-            // What follows a torn record must not be read as its rest.
-            self.is_suspect = true;
-        }
+        // What follows a torn record must not be read as its rest.
+        self.is_suspect |= reader.damage.is_some() || reader.at < bytes.len();
         found.into_iter().collect()
     }
 
@@ -336,9 +333,104 @@ fn record(number: u64, kind: u8, entry: &[u8]) -> Vec<u8> {
     record
 }
 
+/// The number, kind and bytes of a record.
+type Record<'a> = (u64, u8, &'a [u8]);
+
+/// Bytes of a file that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+struct Damage {
+    /// Where the first of them is, and what is wrong there.
+    at: usize,
+    cause: &'static str,
+    bytes: usize,
+    /// Number of gaps between whole records.
+    places: usize,
+}
+
+impl Damage {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.places += 1;
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { at, cause, bytes, places } = self;
+        write!(f, "at byte {at}: {cause}; {bytes} bytes in {places} places are lost")
+    }
+}
+
+/// Reads the whole records of a file in their order, and skips what is damaged between them.
+struct RecordReader<'a> {
+    bytes: &'a [u8],
+    /// End of the last whole record.
+    at: usize,
+    /// Bytes of which a checksum may still be taken.
+    sums_left: usize,
+    damage: Option<Damage>,
+}
+
+impl<'a> RecordReader<'a> {
+    fn new(bytes: &'a [u8], begin: usize) -> Self {
+        let sums_left = bytes.len().saturating_mul(SUMS_PER_BYTE);
+        RecordReader { bytes, at: begin, sums_left, damage: None }
+    }
+
+    /// The next whole record and its place. `None`: only damage or a torn record is left.
+    fn next_whole(&mut self) -> Option<(usize, Record<'a>)> {
+        let begin = self.at;
+        let found = (begin..self.bytes.len()).find_map(|at| Some((at, self.record_at(at)?)));
+        self.note(begin, found.map(|(at, _)| at));
+        if let Some((at, (_, _, entry))) = found {
+            self.at = at + HEAD_BYTES + BODY_HEAD_BYTES + entry.len();
+        }
+        found
+    }
+
+    fn record_at(&mut self, at: usize) -> Option<Record<'a>> {
+        let rest = self.bytes.get(at..)?;
+        let length = likely_length(rest)?;
+        self.sums_left = self.sums_left.checked_sub(length)?;
+        next_record(rest).ok()
+    }
+
+    /// Notes the bytes from `begin` to the next whole record, unless a crash has left them.
+    fn note(&mut self, begin: usize, next: Option<usize>) {
+        let bytes = next.unwrap_or(self.bytes.len()) - begin;
+        if bytes == 0 {
+            return;
+        }
+        if let (Some(damage), Some(_)) = (&mut self.damage, next) {
+            return damage.add(bytes);
+        }
+        let cause = match next_record(&self.bytes[begin..]) {
+            Err(None) if next.is_none() => return,
+            Err(None) => "a record has a wrong length",
+            Err(Some(cause)) => cause,
+            Ok(_) => "too much is damaged to search for the next entry",
+        };
+        let nothing = Damage { at: begin, cause, bytes: 0, places: 0 };
+        self.damage.get_or_insert(nothing).add(bytes);
+    }
+}
+
+/// Length of the body of the record at the begin of `bytes`; `None`: there is certainly no whole
+/// record. Takes no checksum.
+fn likely_length(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(*bytes.first_chunk()?) as usize;
+    let fits = length <= bytes.len().checked_sub(HEAD_BYTES)?;
+    let is_likely = match *bytes.get(HEAD_BYTES + BODY_HEAD_BYTES - 1)? {
+        ADDED => (BODY_HEAD_BYTES..=BODY_MAX).contains(&length),
+        REMOVED => length == BODY_HEAD_BYTES,
+        _ => false,
+    };
+    (fits && is_likely).then_some(length)
+}
+
 /// The number, kind and bytes of the record at the begin of `bytes`; `Err(None)`: the bytes end
 /// here or within a record, as a crash leaves them; `Err(Some)`: they are damaged.
-fn next_record(bytes: &[u8]) -> Result<(u64, u8, &[u8]), Option<&'static str>> {
+fn next_record(bytes: &[u8]) -> Result<Record<'_>, Option<&'static str>> {
     let (length, rest) = bytes.split_first_chunk().ok_or(None)?;
     let (sum, rest) = rest.split_first_chunk().ok_or(None)?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -423,23 +515,97 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_kept_aside_and_the_entries_before_it_are_used() {
+    fn damage_is_kept_aside_and_the_entries_around_it_are_used() {
         let folder = tempfile::tempdir().unwrap();
         let mut all = written(folder.path());
         let begin = format!("drumline {NAME} format 1\n").len();
         let record = HEAD_BYTES + BODY_HEAD_BYTES + 1;
-        all[begin + 2 * record - 1] ^= 1;
+        all[begin + record - 1] ^= 1;
         fs::write(folder.path().join(NAME), &all).unwrap();
         let (mut log, entries) = opened(folder.path());
-        assert_eq!((entries, asides(folder.path())), (vec!["a".to_owned()], 1));
-        log.add(b"later").unwrap();
+        assert_eq!((entries, asides(folder.path())), (vec!["c".to_owned()], 1));
+        assert_eq!(log.add(b"later").unwrap(), 4);
         drop(log);
-        assert_eq!(opened(folder.path()).1, ["a", "later"]);
+        assert_eq!(opened(folder.path()).1, ["c", "later"]);
         let newer = [b"drumline test.log format 2\n", &all[begin..]].concat();
         fs::remove_file(folder.path().join(NAME)).unwrap();
         fs::write(folder.path().join(NAME), newer).unwrap();
         assert!(opened(folder.path()).1.is_empty());
         assert!(!folder.path().join(NAME).exists());
+    }
+
+    /// The damage that a start warns of.
+    fn damage(bytes: &[u8], begin: usize) -> Option<Damage> {
+        let mut reader = RecordReader::new(bytes, begin);
+        while reader.next_whole().is_some() {}
+        reader.damage
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_loses_this_record_alone() {
+        // A flipped length can span the next record exactly, because each has 32 bytes.
+        let entries = ["1-entry-xyz", "2-entry-xyz", "3-entry-xyz", "4-entry-xyz"];
+        let begin = format!("drumline {NAME} format 1\n");
+        let records = entries.iter().zip(1..).map(|(entry, n)| record(n, ADDED, entry.as_bytes()));
+        let all = [begin.as_bytes(), &records.collect::<Vec<_>>().concat()].concat();
+        for (lost, bit) in [1, 3].into_iter().flat_map(|lost| (0..32 * 8).map(move |n| (lost, n))) {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut bytes, at) = (all.clone(), begin.len() + lost * 32);
+            bytes[at + bit / 8] ^= 1 << (bit % 8);
+            fs::write(folder.path().join(NAME), &bytes).unwrap();
+            let mut others = entries.to_vec();
+            others.remove(lost);
+            let (mut log, found) = opened(folder.path());
+            assert_eq!(found, others, "record {lost}, bit {bit}");
+            let damage = damage(&bytes, begin.len());
+            assert_eq!(asides(folder.path()), usize::from(damage.is_some()));
+            match damage {
+                Some(found) => assert_eq!((found.at, found.bytes, found.places), (at, 32, 1)),
+                // A greater length of the last record looks like a torn end.
+                None => assert!(lost == 3 && bit < 32, "record {lost}, bit {bit}"),
+            }
+            if bit % 8 == 0 {
+                log.add(b"later").unwrap();
+                others.push("later");
+                assert_eq!(opened(folder.path()).1, others, "record {lost}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_removal_that_is_damaged_brings_its_entry_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = written(folder.path());
+        *all.last_mut().unwrap() ^= REMOVED ^ 7;
+        fs::write(folder.path().join(NAME), &all).unwrap();
+        assert_eq!(opened(folder.path()).1, ["a", "b", "c"]);
+        assert_eq!(asides(folder.path()), 1);
+    }
+
+    #[test]
+    fn damage_is_counted_and_a_torn_end_behind_it_is_not() {
+        let records: Vec<_> = (1..=7).map(|number| record(number, ADDED, b"entry")).collect();
+        let (mut all, length) = (records.concat(), records[0].len());
+        for damaged in [1, 3, 4] {
+            all[damaged * length + HEAD_BYTES + 1] ^= 1;
+        }
+        let torn = &all[..7 * length - 1];
+        let found = damage(torn, 0).unwrap();
+        assert_eq!((found.at, found.bytes, found.places), (length, 3 * length, 2));
+        let wanted = "at byte 26: the checksum of a record is wrong; 78 bytes in 2 places are lost";
+        assert_eq!(found.to_string(), wanted);
+    }
+
+    #[test]
+    fn a_search_for_whole_records_takes_few_checksums_of_what_looks_like_records() {
+        // Every fourth byte begins what looks like a record of 64 KB.
+        let noise = [1, 1, 1, 0].repeat(1 << 18);
+        let last = record(1, ADDED, b"last");
+        let all = [noise.as_slice(), &last].concat();
+        let mut reader = RecordReader::new(&all, 0);
+        let began = std::time::Instant::now();
+        assert_eq!(reader.next_whole().unwrap(), (noise.len(), (1, ADDED, b"last".as_slice())));
+        assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //   f  each sync fails with EIO
 //   t  the disk becomes full while a table of the store is written: each write to a file in a folder
 //      `tables` fails with ENOSPC behind its first MiB
+//   w  each write to a snapshot takes 300 ms longer
 //   o  the next sync fails with EIO, and then the byte becomes n
 // A failed sync does nothing, and the data stays in the cache of the kernel, as on Linux.
 #define _GNU_SOURCE
@@ -66,7 +67,13 @@ static int refuse_change(int is_below) {
     return 1;
 }
 
+static void wait_ms(long ms) {
+    struct timespec pause = {0, ms * 1000000};
+    nanosleep(&pause, NULL);
+}
+
 static int refuse_write(int file) {
+    if (fault && *fault == 'w' && file_has(file, "/snapshot.new")) wait_ms(300);
     if (!fault || *fault != 't') return refuse_change(file_is_below(file));
     if (lseek(file, 0, SEEK_CUR) < 1 << 20 || !file_has(file, "/tables/")) return 0;
     errno = ENOSPC;
@@ -76,10 +83,7 @@ static int refuse_write(int file) {
 static int refuse_sync(int file) {
     if (!file_is_below(file)) return 0;
     char now = *fault;
-    if (now == 's') {
-        struct timespec pause = {0, 100000000};
-        nanosleep(&pause, NULL);
-    }
+    if (now == 's') wait_ms(100);
     if (now == 'o' && !__sync_bool_compare_and_swap((char *)fault, 'o', 'n')) return 0;
     if (now != 'f' && now != 'o') return 0;
     errno = EIO;

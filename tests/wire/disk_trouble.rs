@@ -162,28 +162,45 @@ fn kill(mut server: Server) {
     server.wait();
 }
 
+/// Checks that warnings and errors behind byte `begin` of a log name the full disk, and no other
+/// cause.
+fn names_the_full_disk(log: &Path, begin: usize) {
+    let faults = || {
+        let text = fs::read_to_string(log).unwrap();
+        let lines = text[begin..].lines();
+        let faults = lines.filter(|line| line.contains("[error]") || line.contains("[warn]"));
+        faults.map(str::to_owned).collect::<Vec<_>>()
+    };
+    wait_for("the cause in the log", || (!faults().is_empty()).then_some(()));
+    for line in faults() {
+        let is_full =
+            line.contains("No space left on device") || line.contains("MiB are free, the store");
+        assert!(is_full && line.contains("free space on the file system"), "{line}");
+    }
+}
+
 /// Fills a file system and makes room on it, in turn.
 fn fill_and_free(disk: &SmallDisk, rounds: usize) {
-    let log = tempfile::tempdir().unwrap();
-    let log = log.path().join("log");
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
     let flags = flags(&disk.path().join("store"), &log);
     let server = Server::with_mounts_of(disk.process(), &words(&flags));
     let mut ledger = Ledger::new(&server);
     for round in 0..rounds {
         ledger.publish_until_kept(&server);
-        let before = refused(&server);
+        let (before, begin) = (refused(&server), fs::read(&log).unwrap().len());
         let filler = fill(&disk.here());
         ledger.publish_until_refused(&server);
         others_go_on(&server);
         assert!(refused(&server) > before, "round {round}");
         server.wait_metric("drumline_store_accepts_writes", |accepts| accepts == 0);
+        names_the_full_disk(&log, begin);
         fs::remove_file(filler).unwrap();
         ledger.publish_until_kept(&server);
         server.wait_metric("drumline_store_accepts_writes", |accepts| accepts == 1);
+        names_the_full_disk(&log, begin);
         ledger.check(&server);
     }
-    let text = fs::read_to_string(&log).unwrap();
-    assert!(text.contains("No space left on device") || text.contains("MiB are free"), "{text}");
     kill(server);
     let server = Server::with_mounts_of(disk.process(), &words(&flags));
     ledger.check(&server);

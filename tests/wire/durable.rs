@@ -11,7 +11,7 @@ use crate::common::{API_KEY, Client, Server, api_request, wait_for};
 
 /// A server whose channels without a namespace are durable. Channels of the namespace `memory` are
 /// not.
-fn server(folder: &Path, more: &[&str]) -> Server {
+pub fn server(folder: &Path, more: &[&str]) -> Server {
     server_with(folder, ("10", "300s"), more)
 }
 
@@ -38,17 +38,17 @@ fn server_with(folder: &Path, (size, ttl): (&str, &str), more: &[&str]) -> Serve
     Server::on_one_port(&[&flags, more].concat())
 }
 
-fn call(server: &Server, method: &str, body: &Value) -> Value {
+pub fn call(server: &Server, method: &str, body: &Value) -> Value {
     serde_json::from_str(&server.api(method, &body.to_string())).expect("JSON")
 }
 
-fn publish(server: &Server, channel: &str, data: u64, key: &str) -> Value {
+pub fn publish(server: &Server, channel: &str, data: u64, key: &str) -> Value {
     let body = json!({"channel": channel, "data": data, "idempotency_key": key});
     call(server, "publish", &body)["result"].clone()
 }
 
 /// Offsets and data of the history, and the epoch.
-fn history(server: &Server, channel: &str) -> (Vec<(u64, Value)>, String) {
+pub fn history(server: &Server, channel: &str) -> (Vec<(u64, Value)>, String) {
     let result = call(server, "history", &json!({"channel": channel, "limit": 100}));
     let result = &result["result"];
     let one = |one: &Value| (one["offset"].as_u64().unwrap(), one["data"].clone());
@@ -56,7 +56,7 @@ fn history(server: &Server, channel: &str) -> (Vec<(u64, Value)>, String) {
     (publications, result["epoch"].as_str().unwrap().to_owned())
 }
 
-fn subscribe(client: &mut Client, channel: &str, since: Option<(u64, &str)>) -> Value {
+pub fn subscribe(client: &mut Client, channel: &str, since: Option<(u64, &str)>) -> Value {
     let since = since.map_or(String::new(), |(offset, epoch)| {
         format!(r#","recover":true,"offset":{offset},"epoch":"{epoch}""#)
     });
@@ -64,7 +64,7 @@ fn subscribe(client: &mut Client, channel: &str, since: Option<(u64, &str)>) -> 
     serde_json::from_str::<Value>(&text).expect("JSON")["subscribe"].clone()
 }
 
-fn kill(mut server: Server) {
+pub fn kill(mut server: Server) {
     server.signal(Signal::KILL);
     server.wait();
 }

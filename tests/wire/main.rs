@@ -51,6 +51,7 @@ mod signals;
 mod slots;
 mod snapshots;
 mod start;
+mod store_commands;
 mod store_load;
 mod streams;
 mod tls;

@@ -6,12 +6,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::disks::{SmallDisk, fill, names};
+use crate::common::disks::{Faults, SmallDisk, fill, names};
 use crate::common::{Client, Server, api_request, wait_for};
 
 /// A folder with a store and a log.
@@ -36,14 +36,20 @@ impl Place {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    fn flags(&self) -> Vec<String> {
+        flags(&self.store(), &self.folder.path().join("log"))
+    }
+
     /// A server whose channels without a namespace keep their histories in memory. Channels of the
     /// namespace `disk` are durable.
     fn server(&self, more: &[&str]) -> Server {
-        let flags = flags(&self.store(), &self.folder.path().join("log"));
-        let flags: Vec<&str> =
-            flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        Server::on_one_port(&flags)
+        let flags = self.flags();
+        Server::on_one_port(&[&words(&flags), more].concat())
     }
+}
+
+fn words(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
 }
 
 fn flags(store: &Path, log: &Path) -> Vec<String> {
@@ -311,6 +317,73 @@ fn a_small_bound_keeps_positions_and_the_log_counts_the_rest() {
     }
 }
 
+/// The number before a word of the log.
+fn counted(log: &str, line: &str, word: &str) -> u64 {
+    let line = log.lines().find(|found| found.contains(line)).expect(log);
+    line.split(word).next().unwrap().trim_end().rsplit(' ').next().unwrap().parse().expect(line)
+}
+
+#[test]
+fn when_the_time_is_over_histories_are_left_out_and_positions_stay() {
+    let (place, faults) = (Place::new(), Faults::new());
+    let flags = [place.flags(), vec!["--store.snapshot_timeout".into(), "3s".into()]].concat();
+    let first = Server::with_variables(&words(&flags), &faults.variables(&place.store()));
+    let channels: Vec<String> = (0..20).map(|nth| nth.to_string()).collect();
+    let epochs: Vec<String> = channels.iter().map(|channel| epoch(&first, channel)).collect();
+    let text = "x".repeat(50_000);
+    for channel in &channels {
+        for nth in 1..=10 {
+            let body = json!({"channel": channel, "data": {"nth": nth, "text": text}});
+            assert_eq!(call(&first, "publish", &body)["result"]["offset"], nth);
+        }
+    }
+    // The snapshot has 40 blocks, and each of them takes three writes: 36 s in all.
+    faults.set(b'w');
+    let began = Instant::now();
+    stop(first);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let log = place.log();
+    let written = counted(&log, "wrote a snapshot of 20 streams", " publications");
+    let left_out = counted(&log, "the snapshot lacks 0 streams", " publications");
+    assert_eq!(written + left_out, 200, "{log}");
+    assert!(left_out > 0 && log.contains("store.snapshot_timeout"), "{log}");
+    assert!(!place.store().join("snapshot.new").exists());
+
+    let second = place.server(&[]);
+    let mut kept = 0;
+    for (channel, epoch) in channels.iter().zip(&epochs) {
+        let answer = call(&second, "history", &json!({"channel": channel, "limit": 1000}));
+        let found = answer["result"]["publications"].as_array().unwrap().iter();
+        let offsets: Vec<u64> = found.map(|one| one["offset"].as_u64().unwrap()).collect();
+        assert!((1..=10).collect::<Vec<_>>().ends_with(&offsets), "{offsets:?}");
+        kept += offsets.len() as u64;
+        assert_eq!(recover(&second, channel, (10, epoch)), (true, vec![]));
+        assert_eq!(publish(&second, channel, 11, ""), json!({"offset": 11, "epoch": epoch}));
+    }
+    assert_eq!(kept, written, "the next start takes over what was written");
+}
+
+#[test]
+fn without_time_for_all_positions_there_is_no_snapshot_and_epochs_are_new() {
+    let place = Place::new();
+    let first = place.server(&["--store.snapshot_timeout", "1ms"]);
+    let begun = epoch(&first, "a");
+    publish(&first, "a", 1, "");
+    publish(&first, "disk:a", 1, "");
+    stop(first);
+    let log = place.log();
+    let line = log.lines().find(|line| line.contains("no snapshot is written")).expect(&log);
+    assert!(line.contains("[error]") && line.contains("the time is over"), "{line}");
+    assert!(line.contains("raise store.snapshot_timeout"), "{line}");
+    let left = names(&place.store());
+    assert!(!left.iter().any(|name| name.starts_with("snapshot")), "{left:?}");
+    let second = place.server(&[]);
+    assert!(!place.log().contains("took over"), "{}", place.log());
+    assert_eq!(recover(&second, "a", (1, &begun)), (false, vec![]));
+    assert_ne!(epoch(&second, "a"), begun);
+    assert_eq!(history(&second, "disk:a"), [1], "durable channels need no snapshot");
+}
+
 #[test]
 fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot() {
     let Some(disk) = SmallDisk::mount("-t tmpfs -o size=96m tmpfs") else {
@@ -319,10 +392,7 @@ fn a_drain_and_a_start_on_a_full_disk_delete_nothing_and_leave_no_half_snapshot(
     let log = tempfile::tempdir().unwrap();
     let log = log.path().join("log");
     let flags = flags(&disk.path().join("store"), &log);
-    let server = || {
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        Server::with_mounts_of(disk.process(), &flags)
-    };
+    let server = || Server::with_mounts_of(disk.process(), &words(&flags));
     let text = || fs::read_to_string(&log).unwrap();
     let store = disk.here().join("store");
     let first = server();
