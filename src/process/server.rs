@@ -46,7 +46,7 @@ const DESCRIPTORS: u64 = 1024;
 /// Prepares the heap and the limits of the process. Returns the limit on open files.
 fn prepare_process() -> u64 {
     if let Err(error) = heap::give_back_early() {
-        tracing::warn!(target: "server", "the heap may keep the memory of past peaks: {error}");
+        tracing::warn!(target: "control", "the heap may keep the memory of past peaks: {error}");
     }
     let _ = sys::raise_locked_memory();
     sys::raise_open_files().unwrap_or(DESCRIPTORS)
