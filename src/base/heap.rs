@@ -47,7 +47,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    /// Resident memory of the process, in pages of 4 KiB.
+    /// Resident memory of the process, in bytes. A page has 4 KiB.
     fn resident() -> usize {
         let text = fs::read_to_string("/proc/self/statm").unwrap();
         text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096

@@ -217,11 +217,25 @@ impl MemoryBudget {
         self.excess()
     }
 
+    /// A budget that no shard frees: its user stops while it is exceeded.
+    pub fn alone(limit: usize) -> Arc<Self> {
+        Arc::new(MemoryBudget::new(limit, 0, Arc::default(), 0))
+    }
+
     /// Counts bytes until the returned charge is dropped; `None`: the budget has no room.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let before = self.add(bytes);
-        let charge = Charge { budget: self.clone(), bytes };
+        let (before, charge) = self.count(bytes);
         (before.saturating_add(bytes) <= self.limit).then_some(charge)
+    }
+
+    /// Counts bytes until the returned charge is dropped, also past the limit.
+    pub fn charge_anyway(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.count(bytes).1
+    }
+
+    /// The count before, and a charge of these bytes.
+    fn count(self: &Arc<Self>, bytes: usize) -> (usize, Charge) {
+        (self.add(bytes), Charge { budget: self.clone(), bytes })
     }
 
     /// The shard with the greatest weight; the first one of equal shards.

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::base::memory::Charge;
 use crate::model::endpoint::Endpoint;
 use crate::model::publication::Publication;
 use crate::wire::protocol::{Epoch, Position};
@@ -256,37 +256,7 @@ pub struct StoreAnswer {
     /// The answer, or why there is none.
     pub result: Result<StoreFound, StoreRefusal>,
     /// Counts its memory until it is taken up; `None`: nobody counts.
-    pub charge: Option<AnswerCharge>,
-}
-
-/// Bytes of the answers that shards have not taken up.
-#[derive(Clone, Debug, Default)]
-pub struct AnswerBytes(Arc<AtomicUsize>);
-
-impl AnswerBytes {
-    /// The bytes.
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Counts so many bytes until the charge is dropped.
-    pub fn charge(&self, bytes: usize) -> AnswerCharge {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-        AnswerCharge { of: self.clone(), bytes }
-    }
-}
-
-/// Bytes of an answer.
-#[derive(Debug)]
-pub struct AnswerCharge {
-    of: AnswerBytes,
-    bytes: usize,
-}
-
-impl Drop for AnswerCharge {
-    fn drop(&mut self) {
-        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+    pub charge: Option<Charge>,
 }
 
 /// Streams of which something has expired or takes too much room. The store asks their homes to

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use crate::base::backoff::Backoff;
 use crate::base::failure::Failure;
 use crate::base::histogram;
+use crate::base::memory::MemoryBudget;
 use crate::base::store_metrics::StoreMetrics;
 use crate::base::{sys, time_slice};
 use crate::engine::bus::{Bus, BusPort, ConsumerHandle};
 use crate::model::message::{Message, Post as _, Rank};
 use crate::model::names::Names;
-use crate::model::storage::{AnswerBytes, StoreFound, StoreRead};
+use crate::model::storage::{StoreFound, StoreRead};
 use crate::store::disk::{Disk, Fault, FaultKind};
 use crate::store::housekeeping::Housekeeper;
 use crate::store::reading;
@@ -61,7 +62,8 @@ struct Shared<D> {
     metrics: Arc<StoreMetrics>,
     bus: Arc<Bus>,
     desk: Mutex<Desk>,
-    answers: AnswerBytes,
+    /// Memory of the answers that shards have not taken up.
+    answers: Arc<MemoryBudget>,
     /// Wakes the thread that serves the bus in place of the one that commits.
     reliefs: Condvar,
     /// Wakes the threads that read.
@@ -197,7 +199,7 @@ impl<D: Disk> Shared<D> {
     fn run_reader(&self) {
         let mut wakes = self.wakes();
         loop {
-            let has_room = self.answers.get() < ANSWERS_MAX;
+            let has_room = self.answers.used() < self.answers.limit();
             let mut desk = self.desk();
             if has_room && let Some(read) = desk.state.next_read() {
                 drop(desk);
@@ -224,7 +226,7 @@ impl<D: Disk> Shared<D> {
         let shard = read.shard;
         let (mut answer, fault) = reading::answer(self.disk.view(), &self.names, read);
         let bytes = answer.result.as_ref().map_or(0, StoreFound::size);
-        answer.charge = Some(self.answers.charge(bytes));
+        answer.charge = Some(self.answers.charge_anyway(bytes));
         let counter = match answer.result {
             Ok(_) => &self.metrics.reads,
             Err(_) => &self.metrics.refused_reads,
@@ -515,7 +517,7 @@ pub fn start<D: Disk>(
         is_finished: false,
     });
     let (reliefs, reads) = (Condvar::new(), Condvar::new());
-    let answers = AnswerBytes::default();
+    let answers = MemoryBudget::alone(ANSWERS_MAX);
     let shared = Arc::new(Shared { disk, names, metrics, bus, desk, answers, reliefs, reads });
     let wakes = shared.wakes();
     let backoff = Backoff::new(PAUSES.0, PAUSES.1);
