@@ -106,6 +106,19 @@ impl Fault {
         Fault::new(kind, format!("{}: {error}", path.display()))
     }
 
+    /// An error of the kernel about a file that must be there.
+    pub fn of_needed(path: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Fault::corrupt(format!("{} is missing", path.display())),
+            _ => Fault::of(path, error),
+        }
+    }
+
+    /// A file whose bytes are not those that were written.
+    pub fn damaged(path: &Path) -> Self {
+        Fault::corrupt(format!("{} is damaged", path.display()))
+    }
+
     /// What the operator can do about it.
     pub fn cure(&self) -> &'static str {
         match self.kind {

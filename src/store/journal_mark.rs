@@ -73,10 +73,7 @@ pub fn read(folder: &Path) -> Result<Mark, Fault> {
     let mut bytes = Vec::new();
     let opened = fs::File::open(&path);
     let found = opened.and_then(|file| file.take(BYTES as u64 + 1).read_to_end(&mut bytes));
-    found.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Fault::corrupt(format!("{} is missing", path.display())),
-        _ => Fault::of(&path, &error),
-    })?;
+    found.map_err(|error| Fault::of_needed(&path, &error))?;
     let mark = Mark::try_from(bytes).ok().filter(|mark| !mark.contains(&0));
     mark.ok_or_else(|| Fault::corrupt(format!("{} has no mark", path.display())))
 }

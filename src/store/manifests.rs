@@ -5,8 +5,7 @@
 //! unknown name. The invariant: after a check without an error, every table that was created is
 //! there with the manifest and the files that were written.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
 use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -49,18 +48,19 @@ pub fn check(folder: &Path) -> Result<(), Fault> {
 
 fn check_table(folder: &Path) -> Result<(), Fault> {
     let current = folder.join(CURRENT);
-    let bytes: [u8; CURRENT_BYTES] = read(&current)?.try_into().map_err(|_| damaged(&current))?;
+    let bytes: [u8; CURRENT_BYTES] =
+        read(&current)?.try_into().map_err(|_| Fault::damaged(&current))?;
     let [n0, n1, n2, n3, n4, n5, n6, n7, checksum @ .., 0] = bytes else {
-        return Err(damaged(&current));
+        return Err(Fault::damaged(&current));
     };
     let number = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
     let manifest = folder.join(format!("v{number}"));
     let bytes = read(&manifest)?;
     if xxh3_128(&bytes).to_le_bytes() != checksum {
-        return Err(damaged(&manifest));
+        return Err(Fault::damaged(&manifest));
     }
     let files = folder.join(FILES);
-    for table in table_files::tables(&bytes).ok_or_else(|| damaged(&manifest))? {
+    for table in table_files::tables(&bytes).ok_or_else(|| Fault::damaged(&manifest))? {
         table_files::check(&files.join(table.to_string()))?;
     }
     for entry in fs::read_dir(&files).map_err(|error| Fault::of(&files, &error))? {
@@ -72,20 +72,9 @@ fn check_table(folder: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn damaged(path: &Path) -> Fault {
-    Fault::corrupt(format!("{} is damaged", path.display()))
-}
-
 /// Reads a small file.
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        Ok(_) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Fault::corrupt(format!("{} is missing", path.display())))
-        }
-        Err(error) => Err(Fault::of(path, &error)),
-    }
+    fs::read(path).map_err(|error| Fault::of_needed(path, &error))
 }
 
 #[cfg(test)]

@@ -93,13 +93,9 @@ fn section<'a>(list: &mut &[u8], file: &'a [u8], name: &[u8]) -> Option<&'a [u8]
 /// # Errors
 /// The file is missing, damaged or cannot be read.
 pub fn check(path: &Path) -> Result<(), Fault> {
-    match is_whole(path) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Fault::corrupt(format!("{} is damaged", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Fault::corrupt(format!("{} is missing", path.display())))
-        }
-        Err(error) => Err(Fault::of(path, &error)),
+    match is_whole(path).map_err(|error| Fault::of_needed(path, &error))? {
+        true => Ok(()),
+        false => Err(Fault::damaged(path)),
     }
 }
 
@@ -143,6 +139,11 @@ mod tests {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
+    fn list_begin(file: &[u8]) -> usize {
+        let end = &file[file.len() - END_BYTES as usize..];
+        list_place(end, file.len() as u64).unwrap().0 as usize
+    }
+
     /// Opens a store and reads all of it.
     fn read_all(path: &Path) -> Result<(), Fault> {
         let disk = closed(path);
@@ -163,8 +164,7 @@ mod tests {
         for file in with_tables(folder.path()) {
             check(&file).unwrap();
             let whole = fs::read(&file).unwrap();
-            let (begin, ..) = list_place(&whole[whole.len() - 38..], whole.len() as u64).unwrap();
-            for bit in begin as usize * 8..whole.len() * 8 {
+            for bit in list_begin(&whole) * 8..whole.len() * 8 {
                 let mut flipped = whole.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 fs::write(&file, flipped).unwrap();
@@ -184,10 +184,9 @@ mod tests {
                 assert_eq!((fault.kind, fault.text), (FaultKind::Corrupt, text));
             };
             let whole = fs::read(&file).unwrap();
-            let (begin, ..) = list_place(&whole[whole.len() - 38..], whole.len() as u64).unwrap();
             let mut flipped = whole.clone();
             // fjall would ask for 40 GiB.
-            flipped[begin as usize + 7] ^= 0x40;
+            flipped[list_begin(&whole) + 7] ^= 0x40;
             fs::write(&file, flipped).unwrap();
             refused("damaged");
             fs::remove_file(&file).unwrap();
