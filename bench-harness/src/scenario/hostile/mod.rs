@@ -37,6 +37,9 @@ const SLOTS_MIN: u64 = 500;
 /// Probes for each shard, and the fewest.
 const PROBES_PER_SHARD: u64 = 2;
 const PROBES_MIN: u64 = 32;
+/// Runs of a load under `--strict` while its longest pass exceeds the bound. Work of the kernel for
+/// others counts as time of the thread that it interrupts, so one run shows no fault of the server.
+const STRICT_RUNS: u32 = 3;
 const COLUMNS: [(&str, &str); 9] = [
     ("pass, CPU", "ns"),
     ("pass, wall", "ns"),
@@ -57,7 +60,8 @@ pub struct Options {
     /// Names of the loads to run, separated by commas. By default all.
     #[arg(long, value_delimiter = ',')]
     loads: Vec<String>,
-    /// Exit with status 1 if a pass takes more CPU time than its bound.
+    /// Exit with status 1 if a pass takes more CPU time than its bound in each of three runs of a
+    /// load.
     #[arg(long)]
     strict: bool,
 }
@@ -101,7 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
             eprintln!("{name}: {}", load.name);
             grid.target(load.name);
             let told = format!("{name}, {}", load.name);
-            match one(&mut bench, load, &mut grid) {
+            match repeated(&mut bench, options, load, (bound, &mut grid)) {
                 Ok(outcome) => tell(&mut bench, options, &told, outcome, (bound, &mut grid, load)),
                 Err(error) => {
                     bench.fault(format!("{told}: {error:#}"));
@@ -115,6 +119,23 @@ pub fn run(options: &Options) -> Result<()> {
     }
     bench.tables(grids);
     bench.finish()
+}
+
+/// The last run of a load: the first one, or under `--strict` the first within the bound on a pass.
+fn repeated(
+    bench: &mut Bench,
+    options: &Options,
+    load: &loads::HostileLoad,
+    (bound, grid): (f64, &mut Grid),
+) -> Result<Outcome> {
+    let mut outcome = one(bench, load, grid)?;
+    for _ in 1..STRICT_RUNS {
+        let exceeding = outcome.pass_cpu.filter(|micros| options.strict && *micros > bound);
+        let Some(micros) = exceeding else { break };
+        eprintln!("{}: a pass of {micros} us; the load runs again", load.name);
+        outcome = one(bench, load, grid)?;
+    }
+    Ok(outcome)
 }
 
 /// One load against a server of its own.
