@@ -167,7 +167,12 @@ step_go() { cd tests/sdk/go && GOWORK=off go test -count=1 ./...; }
 step_protocol() {
     node tests/sdk/protocol.mjs && .venv/bin/python tests/sdk/protocol.py "$DRUMLINE"
 }
-step_delta() { node tests/sdk/delta.mjs; }
+# The unit tests write the cases: cargo has built them already, with the packages and features of the other steps.
+step_delta() {
+    local cases=$TARGET/delta-cases
+    DRUMLINE_DELTA_CASES=$cases cargo test "${TESTS[@]}" --lib cases_for_the_sdk -- --ignored || return 1
+    node tests/sdk/delta.mjs "$cases"
+}
 step_keys() { node tests/sdk/keys.mjs; }
 # A full run kills the broker 20 times.
 step_feeds() {

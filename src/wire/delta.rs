@@ -515,7 +515,7 @@ mod tests {
     /// Writes the cases of tests/sdk/delta.mjs, one per line: source, target and delta in
     /// hexadecimal.
     #[test]
-    #[ignore = "writes a file; tests/sdk/delta.mjs runs it"]
+    #[ignore = "writes a file; scripts/test.sh runs it"]
     fn cases_for_the_sdk() {
         let name = std::env::var_os("DRUMLINE_DELTA_CASES").expect("the file to write");
         let mut lines = String::new();

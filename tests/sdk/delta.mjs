@@ -1,35 +1,17 @@
 // Our deltas, applied by the JavaScript SDK, unchanged: as its JSON connections and as its Protobuf
 // connections apply them.
 //
-// Usage: node tests/sdk/delta.mjs [FILE]    FILE: cases already written; else cargo writes them
+// Usage: node tests/sdk/delta.mjs CASES    the file that the step delta of scripts/test.sh writes
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { readFileSync } from "node:fs";
 
 import { Centrifuge } from "centrifuge";
 import { Centrifuge as CentrifugeProtobuf } from "centrifuge/build/protobuf";
 import WebSocket from "ws";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
-
 /** What the unit tests write, a line for each case: source, target, delta. */
-function cases() {
-  if (process.argv[2]) return readFileSync(process.argv[2], "ascii");
-  const folder = mkdtempSync(join(tmpdir(), "drumline-delta-"));
-  try {
-    const name = join(folder, "cases");
-    const test = ["test", "--lib", "cases_for_the_sdk", "--", "--ignored"];
-    const env = { ...process.env, DRUMLINE_DELTA_CASES: name };
-    execFileSync("cargo", test, { cwd: root, env, stdio: ["ignore", "ignore", "inherit"] });
-    return readFileSync(name, "ascii");
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const cases = readFileSync(process.argv[2], "ascii").trim().split("\n");
 
 const [json, protobuf] = [Centrifuge, CentrifugeProtobuf].map(
   (Kind) => new Kind("ws://127.0.0.1:1", { websocket: WebSocket })._codec,
@@ -57,7 +39,7 @@ function isJson(string) {
 
 let count = 0;
 let documents = 0;
-for (const line of cases().trim().split("\n")) {
+for (const line of cases) {
   const [source, target, delta] = line.split(",").map((it) => new Uint8Array(Buffer.from(it, "hex")));
   const applied = protobuf.applyDeltaIfNeeded({ delta: true, data: delta }, source);
   assert.deepEqual(applied.newData, target);
