@@ -365,6 +365,7 @@ impl Config {
             trusted_proxies: self.trusted_proxies(),
             user_limit: client.user_limit(),
             hands_over_calls: self.traces_api(),
+            errors_by_status: self.http_api.error_mode == "transport",
             logs_access: self.log.access,
             tells_time: client.connect_include_server_time,
             position_check_delay: client.channel_position_check_delay.millis(),

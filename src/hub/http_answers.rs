@@ -75,21 +75,25 @@ impl Hub {
     }
 
     pub(super) fn answer_call(&mut self, slot: u32, outcome: Result<Option<Position>, Error>) {
-        self.count_call(slot, outcome.err().map(|error| error.code));
+        let failed = outcome.err().map(|error| error.code);
+        self.count_call(slot, failed);
+        let by_status = self.settings.errors_by_status;
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         match outcome {
             Ok(position) => json::write_published(position, &mut body),
             Err(Error { code, message, .. }) => {
-                let refused =
-                    format!("{{\"error\":{{\"code\":{code},\"message\":\"{message}\"}}}}");
+                let error = format!("{{\"code\":{code},\"message\":\"{message}\"}}");
+                let refused = if by_status { error } else { format!("{{\"error\":{error}}}") };
                 body.extend_from_slice(refused.as_bytes());
             }
         }
         let last = self.is_last(slot);
+        let status = failed.filter(|_| by_status);
         let connection = &mut self.connections[slot];
-        self.turn
-            .write_head(&mut connection.turn, slot, |out| http::write_answer(&body, last, out));
+        self.turn.write_head(&mut connection.turn, slot, |out| {
+            http::write_answer(status, &body, last, out);
+        });
         keep_buffer(&mut self.body, body);
         self.keep_alive(slot, last, self.settings.idle_timeout);
     }

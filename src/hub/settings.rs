@@ -92,6 +92,8 @@ pub struct HubSettings {
     pub user_limit: UserLimit,
     /// Hand every call of the API over to the control plane, which traces it.
     pub hands_over_calls: bool,
+    /// Errors of API calls have an HTTP status of their own (`http_api.error_mode: transport`).
+    pub errors_by_status: bool,
     /// Log connects and disconnects of clients.
     pub logs_access: bool,
     /// Send the time in the connect result.
@@ -163,6 +165,7 @@ impl Default for HubSettings {
             trusted_proxies: TrustedNetworks::default(),
             user_limit: UserLimit::default(),
             hands_over_calls: false,
+            errors_by_status: false,
             logs_access: false,
             tells_time: false,
             position_check_delay: 40_000,

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::disks::{Faults, SmallDisk, fill, folder_in_memory};
-use crate::common::{Client, Server, binary, wait_for};
+use crate::common::{Client, Server, api_request, binary, wait_for};
 
 /// Bytes of the data of a publication.
 const DATA_BYTES: usize = 60_000;
@@ -288,6 +288,32 @@ fn while_the_disk_is_read_only_durable_publishing_answers_error_100_and_then_res
     kill(server);
     let server = place.start();
     ledger.check(&server);
+}
+
+#[test]
+fn error_100_of_the_store_has_an_http_status_of_its_own_where_that_is_wanted() {
+    let place = Faulty::new();
+    let mut by_status = flags(&place.store(), &place.folder.path().join("log"));
+    // The shards serve plain calls on the public port.
+    by_status.push("--http_api.external".to_owned());
+    let publication = json!({"channel": "a", "data": 1}).to_string();
+    for (mode, header) in [("", "X-Centrifugo-Error-Mode: transport\r\n"), ("transport", "")] {
+        by_status.extend(["--http_api.error_mode".to_owned(), mode.to_owned()]);
+        let variables = place.faults.variables(&place.store());
+        let server = Server::with_variables(&words(&by_status), &variables);
+        let publish = || {
+            let mut client = Client::dial(server.address());
+            client.exchange(&api_request("publish", header, &publication))
+        };
+        wait_for("a publication that is kept", || (publish().0 == 200).then_some(()));
+        place.faults.set(b'r');
+        wait_for("a publication that is refused", || (publish().0 != 200).then_some(()));
+        let refused = (500, r#"{"code":100,"message":"internal server error"}"#.to_owned());
+        assert_eq!(publish(), refused, "{mode}");
+        place.faults.set(b'n');
+        kill(server);
+        by_status.truncate(by_status.len() - 2);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::link::LinkBusy;
 use crate::model::duplicate_guard;
-use crate::wire::protocol;
+use crate::wire::{http, protocol};
 
 /// Error of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -61,13 +61,7 @@ impl ApiError {
 
     /// HTTP status for `http_api.error_mode: transport`.
     pub(super) fn status(self) -> StatusCode {
-        match self.code {
-            102 | 104 => StatusCode::NOT_FOUND,
-            107 | 108 => StatusCode::BAD_REQUEST,
-            112 => StatusCode::RANGE_NOT_SATISFIABLE,
-            113 => StatusCode::CONFLICT,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        http::error_status(self.code)
     }
 }
 

@@ -36,9 +36,27 @@ pub fn write_switching(upgrade: &Upgrade, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends the JSON response to an API call. `last` announces that the connection closes after it.
-pub fn write_answer(json: &[u8], last: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+/// HTTP status of an API call that failed with this code, where errors have a status of their own
+/// (`http_api.error_mode: transport`).
+pub fn error_status(code: u32) -> StatusCode {
+    match code {
+        102 | 104 => StatusCode::NOT_FOUND,
+        107 | 108 => StatusCode::BAD_REQUEST,
+        112 => StatusCode::RANGE_NOT_SATISFIABLE,
+        113 => StatusCode::CONFLICT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Appends the JSON response to an API call, with the status of the code with which it `failed`;
+/// `None`: 200. `last` announces that the connection closes after it.
+pub fn write_answer(failed: Option<u32>, json: &[u8], last: bool, out: &mut Vec<u8>) {
+    let status = failed.map_or(StatusCode::OK, error_status);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\nContent-Type: application/json\r\n");
     write_body(json, last, out);
 }
 
@@ -155,13 +173,15 @@ mod tests {
 
     #[test]
     fn an_http_parser_reads_an_answer() {
-        for last in [false, true] {
+        let statuses = [(None, 200), (Some(100), 500), (Some(102), 404), (Some(107), 400)];
+        for (nth, (failed, status)) in statuses.into_iter().enumerate() {
+            let last = nth % 2 == 1;
             let mut bytes = Vec::new();
-            write_answer(b"{\"result\":{}}", last, &mut bytes);
+            write_answer(failed, b"{\"result\":{}}", last, &mut bytes);
             let mut headers = [httparse::EMPTY_HEADER; 4];
             let mut response = httparse::Response::new(&mut headers);
             let Ok(httparse::Status::Complete(used)) = response.parse(&bytes) else { panic!() };
-            assert_eq!((response.code, &bytes[used..]), (Some(200), &b"{\"result\":{}}"[..]));
+            assert_eq!((response.code, &bytes[used..]), (Some(status), &b"{\"result\":{}}"[..]));
             let has_header = |name, value: &[u8]| {
                 response.headers.iter().any(|found| found.name == name && found.value == value)
             };

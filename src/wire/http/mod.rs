@@ -13,8 +13,8 @@ mod requester;
 mod status;
 
 pub use self::answer::{
-    health_body, write_answer, write_health, write_latest, write_no_content, write_refused_connect,
-    write_stream_head, write_switching,
+    error_status, health_body, write_answer, write_health, write_latest, write_no_content,
+    write_refused_connect, write_stream_head, write_switching,
 };
 pub use self::headers::query_value;
 pub use self::parse::{is_foreign, is_host_legal, kept_headers, parse};

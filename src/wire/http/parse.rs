@@ -300,6 +300,7 @@ fn publish_call<'a>(body: &Body<'a>, request: &httparse::Request<'_, 'a>) -> Hea
     let plain = request.method == Some("POST")
         && count(request, &["authorization"]) == 0
         && count(request, &["x-api-key"]) <= 1
+        && count(request, &["x-centrifugo-error-mode"]) == 0
         && !has_token(request, "connection", "close");
     match *body {
         Body::Partial if plain => Head::Partial,
@@ -584,6 +585,7 @@ mod tests {
         check("Host: a", "Host: a\r\nUpgrade: h2c");
         check("Host: a", "Host: a\r\nAuthorization: apikey secret");
         check("Host: a", "Host: a\r\nX-Api-Key: other");
+        check("Host: a", "Host: a\r\nX-Centrifugo-Error-Mode: transport");
         assert!(matches!(super::parse(CALL.as_bytes(), &[], HeadLimits::default()), Head::Control));
     }
 

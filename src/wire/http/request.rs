@@ -171,7 +171,7 @@ pub struct Preflight<'a> {
 }
 
 /// A call of the API's publish method in its plain form: HTTP/1.1, keep-alive, with Content-Length,
-/// and no API key outside of `X-API-Key`.
+/// no API key outside of `X-API-Key`, and errors as the configuration says.
 #[derive(Debug)]
 pub struct PublishCall<'a> {
     /// The API key of the call.
