@@ -338,9 +338,9 @@ fn store(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let file = matches.try_get_one::<PathBuf>("file").ok().flatten().cloned().unwrap_or_default();
     let counted = |what: &str, counts: Counts| {
         let Counts { streams, publications, keys, values } = counts;
+        let others = if values > 0 { format!(", {values} other values") } else { String::new() };
         format!(
-            "{what} {streams} streams, {publications} publications, {keys} idempotency keys and \
-             {values} other values\n"
+            "{what} {streams} streams, {publications} publications, {keys} idempotency keys{others}\n"
         )
     };
     match name {

@@ -122,7 +122,9 @@ impl Fault {
     /// What the operator can do about it.
     pub fn cure(&self) -> &'static str {
         match self.kind {
-            FaultKind::Full => "free space on the file system of store.path",
+            FaultKind::Full => {
+                "free space on the file system of store.path: the store goes on when 64 MiB are free"
+            }
             FaultKind::ReadOnly => "mount the file system of store.path with write access",
             FaultKind::Denied => "let the user of the server read and write store.path",
             FaultKind::Locked => "stop the other process that uses store.path",

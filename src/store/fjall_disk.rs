@@ -18,6 +18,7 @@ use fjall::{
     Snapshot,
 };
 use rustix::fs::{StatVfs, StatVfsMountFlags};
+use rustix::io::Errno;
 
 use crate::base::sys;
 use crate::store::disk::{Change, Disk, Fault, FaultKind, Order, Table, View, Visitor};
@@ -203,6 +204,10 @@ fn fault(path: &Path, error: &fjall::Error) -> Fault {
             let text = format!("{} is open in another process", path.display());
             Fault::new(FaultKind::Locked, text)
         }
+        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => {
+            let text = "a block of a table is damaged: it does not match its checksum";
+            Fault::corrupt(format!("{}: {text}", path.display()))
+        }
         error => Fault::corrupt(format!("{}: {error}", path.display())),
     }
 }
@@ -212,14 +217,14 @@ fn fault(path: &Path, error: &fjall::Error) -> Fault {
 fn background_fault(path: &Path) -> Fault {
     let logged = fjall_log::take().unwrap_or_else(|| "a background write failed".to_owned());
     let text = format!("{}: {logged}", path.display());
+    let of = |errno: Errno| Fault::of(path, &errno.into());
     let has = |words: &[&str]| words.iter().any(|word| logged.contains(word));
     match rustix::fs::statvfs(path) {
-        Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {
-            Fault::new(FaultKind::ReadOnly, text)
-        }
-        Ok(found) if free(&found) < FREE_MIN => Fault::new(FaultKind::Full, text),
-        // A quota is exceeded, or there is room again since.
-        _ if has(&["StorageFull", "QuotaExceeded"]) => Fault::new(FaultKind::Full, text),
+        Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => of(Errno::ROFS),
+        Ok(found) if free(&found) < FREE_MIN => of(Errno::NOSPC),
+        // There is room again since.
+        _ if has(&["StorageFull"]) => of(Errno::NOSPC),
+        _ if has(&["QuotaExceeded"]) => of(Errno::DQUOT),
         _ if has(&["ChecksumMismatch", "Invalid", "Unrecoverable", "UnexpectedEof"]) => {
             Fault::corrupt(text)
         }
@@ -245,6 +250,8 @@ pub struct FjallDisk {
     is_closing: AtomicBool,
     /// Whether the last fault was a full disk.
     was_full: AtomicBool,
+    /// What was removed from journals and was not taken up.
+    repairs: Mutex<Vec<String>>,
 }
 
 impl FjallDisk {
@@ -261,7 +268,14 @@ impl FjallDisk {
             lock: Mutex::new(None),
             is_closing: false.into(),
             was_full: false.into(),
+            repairs: Mutex::default(),
         }
+    }
+
+    /// Takes the texts about what [`Disk::reopen`] has removed from journals, which the log has,
+    /// too.
+    pub fn take_repairs(&self) -> Vec<String> {
+        std::mem::take(&mut self.repairs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> Result<(), Fault> {
@@ -321,7 +335,9 @@ impl FjallDisk {
     fn open(&self) -> Result<Tables, Fault> {
         manifests::check(&self.path)?;
         let mark = journal_mark::read(&self.path)?;
-        journals::secure(&self.path, &mark)?;
+        let repairs = journals::secure(&self.path, &mark)?;
+        repairs.iter().for_each(|repair| tracing::info!(target: "store", "{repair}"));
+        *self.repairs.lock().unwrap_or_else(PoisonError::into_inner) = repairs;
         folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
         let tables = Tables::open(&self.path, mark)?;
         let mark = tables.of(Table::State).get(layout::IMPORT_KEY);

@@ -359,24 +359,21 @@ fn check_ends<'a>(
 }
 
 /// Checks the journals of a database that is closed, removes a torn batch at the end and makes sure
-/// that everything else is on disk.
+/// that everything else is on disk. Returns what was removed, a text for each journal.
 ///
 /// # Errors
 /// A batch is damaged, or a journal is missing: nothing was changed. Or the disk cannot be written.
-pub fn secure(folder: &Path, mark: &Mark) -> Result<(), Fault> {
+pub fn secure(folder: &Path, mark: &Mark) -> Result<Vec<String>, Fault> {
     let journals = read(folder)?;
-    for (journal, bytes) in check_ends(&journals, mark)? {
-        tracing::info!(
-            target: "store",
-            "{}: removes {bytes} bytes at byte {}: a write that a crash interrupted, which was not \
-             acknowledged",
-            journal.path.display(),
-            journal.batches.end
-        );
-    }
+    let told = |(journal, bytes): &(&Journal, usize)| {
+        let (path, at) = (journal.path.display(), journal.batches.end);
+        format!("{path}: removed {bytes} bytes at byte {at}: a write that did not end")
+    };
+    let removed = check_ends(&journals, mark)?.iter().map(told).collect();
     let secure =
         |journal: &Journal| journal.secure().map_err(|error| Fault::of(&journal.path, &error));
-    journals.iter().try_for_each(secure)
+    journals.iter().try_for_each(secure)?;
+    Ok(removed)
 }
 
 #[cfg(test)]

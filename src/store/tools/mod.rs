@@ -15,7 +15,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use crate::base::failure::Failure;
-use crate::base::sys;
+use crate::base::{log, sys};
 use crate::store::disk::Disk as _;
 use crate::store::fjall_disk::FjallDisk;
 use crate::store::folder::{Folder, failure};
@@ -62,10 +62,13 @@ fn open(path: &Path) -> Result<FjallDisk, Failure> {
     opened(folder)
 }
 
-/// Opens a store of this user, or creates it. The database writes files while it is open.
+/// Opens a store of this user, or creates it, and says what that has removed from its journals.
+/// The database writes files while it is open.
 fn opened(folder: Folder) -> Result<FjallDisk, Failure> {
     let disk = FjallDisk::new(folder);
     disk.reopen().map_err(|fault| failure(&fault))?;
+    let said = |repair| log::text(format!("drumline: {repair}\n"));
+    disk.take_repairs().into_iter().for_each(said);
     Ok(disk)
 }
 
@@ -199,7 +202,7 @@ fn read_whole(from: impl Read) -> Result<Counts, Failure> {
 pub fn export_file(path: &Path, file: &Path) -> Result<Counts, Failure> {
     let uncreatable = |error: &io::Error| export::uncreatable(file, error);
     if file.symlink_metadata().is_ok() {
-        return Err(uncreatable(&io::ErrorKind::AlreadyExists.into()));
+        return Err(uncreatable(&rustix::io::Errno::EXIST.into()));
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let new = tempfile::Builder::new()
