@@ -309,6 +309,13 @@ impl Config {
         HeadLimits { bytes: server.head_size_limit, headers: server.headers_limit }
     }
 
+    fn connect_refusals(&self) -> ConnectRefusalResponses {
+        ConnectRefusalResponses {
+            uni_sse: responses(&self.uni_sse.connect_code_to_http_response),
+            uni_http_stream: responses(&self.uni_http_stream.connect_code_to_http_response),
+        }
+    }
+
     /// The settings of a shard with `slots` connections.
     pub fn hub_settings(&self, slots: usize) -> hub::HubSettings {
         let (client, engine) = (&self.client, &self.engine);
@@ -325,10 +332,7 @@ impl Config {
                 .then(|| personal.personal_channel_namespace.clone()),
             uni_websocket_disconnect_push: !uni.disable_disconnect_push,
             joins_uni_messages: uni.join_push_messages,
-            connect_refusals: ConnectRefusalResponses {
-                uni_sse: responses(&self.uni_sse.connect_code_to_http_response),
-                uni_http_stream: responses(&self.uni_http_stream.connect_code_to_http_response),
-            },
+            connect_refusals: self.connect_refusals(),
             proxies: self.upstreams(),
             user_header: self.user_header(),
             api: self.api_key(),

@@ -36,7 +36,7 @@ section! {
         /// whose publications expire first.
         streams_max: usize = 500_000,
         /// Maximum size of all history in memory on the node in bytes. Past it, the server drops
-        /// the oldest publications. Those of durable channels stay on disk, and are read from there.
+        /// the oldest publications; those of durable channels stay on disk and are read from there.
         history_bytes: usize = 512 << 20,
         /// Maximum size of all tags filters on the node in bytes. Equal filters on a shard count
         /// once. Past it, the server answers a subscribe with a filter with error 106.
