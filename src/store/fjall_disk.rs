@@ -250,7 +250,7 @@ pub struct FjallDisk {
     is_closing: AtomicBool,
     /// Whether the last fault was a full disk.
     was_full: AtomicBool,
-    /// What was removed from journals and was not taken up.
+    /// What the last start has removed from journals, if nobody has taken it up.
     repairs: Mutex<Vec<String>>,
 }
 
@@ -272,8 +272,8 @@ impl FjallDisk {
         }
     }
 
-    /// Takes the texts about what [`Disk::reopen`] has removed from journals, which the log has,
-    /// too.
+    /// Takes the texts about what the last [`Disk::reopen`] has removed from journals. The log has
+    /// them, too.
     pub fn take_repairs(&self) -> Vec<String> {
         std::mem::take(&mut self.repairs.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -335,9 +335,11 @@ impl FjallDisk {
     fn open(&self) -> Result<Tables, Fault> {
         manifests::check(&self.path)?;
         let mark = journal_mark::read(&self.path)?;
-        let repairs = journals::secure(&self.path, &mark)?;
-        repairs.iter().for_each(|repair| tracing::info!(target: "store", "{repair}"));
-        *self.repairs.lock().unwrap_or_else(PoisonError::into_inner) = repairs;
+        self.take_repairs();
+        journals::secure(&self.path, &mark, |repair| {
+            tracing::info!(target: "store", "{repair}");
+            self.repairs.lock().unwrap_or_else(PoisonError::into_inner).push(repair);
+        })?;
         folder::sync_folders(&self.path).map_err(|error| Fault::of(&self.path, &error))?;
         let tables = Tables::open(&self.path, mark)?;
         let mark = tables.of(Table::State).get(layout::IMPORT_KEY);
@@ -486,6 +488,12 @@ pub(crate) mod tests {
                 false => std::fs::copy(entry.path(), to).map(|_| ()).unwrap(),
             }
         }
+    }
+
+    #[test]
+    fn the_cure_of_a_full_disk_says_how_much_room_is_needed() {
+        let cure = Fault::new(FaultKind::Full, "").cure();
+        assert!(cure.contains(&format!(" {} MiB ", FREE_MIN >> 20)), "{cure}");
     }
 
     #[test]

@@ -359,21 +359,23 @@ fn check_ends<'a>(
 }
 
 /// Checks the journals of a database that is closed, removes a torn batch at the end and makes sure
-/// that everything else is on disk. Returns what was removed, a text for each journal.
+/// that everything else is on disk. `removed` gets a text for each batch, once it is removed.
 ///
 /// # Errors
 /// A batch is damaged, or a journal is missing: nothing was changed. Or the disk cannot be written.
-pub fn secure(folder: &Path, mark: &Mark) -> Result<Vec<String>, Fault> {
+pub fn secure(folder: &Path, mark: &Mark, mut removed: impl FnMut(String)) -> Result<(), Fault> {
     let journals = read(folder)?;
-    let told = |(journal, bytes): &(&Journal, usize)| {
-        let (path, at) = (journal.path.display(), journal.batches.end);
-        format!("{path}: removed {bytes} bytes at byte {at}: a write that did not end")
-    };
-    let removed = check_ends(&journals, mark)?.iter().map(told).collect();
-    let secure =
-        |journal: &Journal| journal.secure().map_err(|error| Fault::of(&journal.path, &error));
-    journals.iter().try_for_each(secure)?;
-    Ok(removed)
+    let torn = check_ends(&journals, mark)?;
+    for journal in &journals {
+        journal.secure().map_err(|error| Fault::of(&journal.path, &error))?;
+        if let Some((_, bytes)) = torn.iter().find(|(one, _)| std::ptr::eq(*one, journal)) {
+            let (path, at) = (journal.path.display(), journal.batches.end);
+            removed(format!(
+                "{path}: removed {bytes} bytes at byte {at}: a write that did not end"
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

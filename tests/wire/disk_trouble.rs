@@ -293,14 +293,14 @@ fn while_the_disk_is_read_only_durable_publishing_answers_error_100_and_then_res
 #[test]
 fn error_100_of_the_store_has_an_http_status_of_its_own_where_that_is_wanted() {
     let place = Faulty::new();
-    let mut by_status = flags(&place.store(), &place.folder.path().join("log"));
-    // The shards serve plain calls on the public port.
-    by_status.push("--http_api.external".to_owned());
     let publication = json!({"channel": "a", "data": 1}).to_string();
     for (mode, header) in [("", "X-Centrifugo-Error-Mode: transport\r\n"), ("transport", "")] {
-        by_status.extend(["--http_api.error_mode".to_owned(), mode.to_owned()]);
+        let mut flags = flags(&place.store(), &place.folder.path().join("log"));
+        // The shards serve plain calls on the public port.
+        let more = ["--http_api.external", "--http_api.error_mode", mode];
+        flags.extend(more.map(str::to_owned));
         let variables = place.faults.variables(&place.store());
-        let server = Server::with_variables(&words(&by_status), &variables);
+        let server = Server::with_variables(&words(&flags), &variables);
         let publish = || {
             let mut client = Client::dial(server.address());
             client.exchange(&api_request("publish", header, &publication))
@@ -312,7 +312,6 @@ fn error_100_of_the_store_has_an_http_status_of_its_own_where_that_is_wanted() {
         assert_eq!(publish(), refused, "{mode}");
         place.faults.set(b'n');
         kill(server);
-        by_status.truncate(by_status.len() - 2);
     }
 }
 

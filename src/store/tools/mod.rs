@@ -66,10 +66,10 @@ fn open(path: &Path) -> Result<FjallDisk, Failure> {
 /// The database writes files while it is open.
 fn opened(folder: Folder) -> Result<FjallDisk, Failure> {
     let disk = FjallDisk::new(folder);
-    disk.reopen().map_err(|fault| failure(&fault))?;
-    let said = |repair| log::text(format!("drumline: {repair}\n"));
-    disk.take_repairs().into_iter().for_each(said);
-    Ok(disk)
+    let opened = disk.reopen();
+    let say = |repair| log::text(format!("drumline: {repair}\n"));
+    disk.take_repairs().into_iter().for_each(say);
+    opened.map(|()| disk).map_err(|fault| failure(&fault))
 }
 
 /// Closes a database that a command has opened.

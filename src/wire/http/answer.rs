@@ -51,11 +51,10 @@ pub fn error_status(code: u32) -> StatusCode {
 /// Appends the JSON response to an API call, with the status of the code with which it `failed`;
 /// `None`: 200. `last` announces that the connection closes after it.
 pub fn write_answer(failed: Option<u32>, json: &[u8], last: bool, out: &mut Vec<u8>) {
-    let status = failed.map_or(StatusCode::OK, error_status);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    match failed.map(error_status) {
+        None => out.extend_from_slice(b"HTTP/1.1 200 OK"),
+        Some(status) => out.extend_from_slice(format!("HTTP/1.1 {status}").as_bytes()),
+    }
     out.extend_from_slice(b"\r\nContent-Type: application/json\r\n");
     write_body(json, last, out);
 }
