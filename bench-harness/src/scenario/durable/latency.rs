@@ -26,6 +26,8 @@ const KEPT: u64 = 100;
 /// Publications per second, and connections that publish.
 const RATE: u64 = 1_000;
 const PUBLISHERS: u64 = 64;
+/// Time between two publications.
+const PACE: Duration = Duration::from_nanos(SECOND_NS / RATE);
 /// The namespace of durable channels.
 const DURABLE_CHANNELS: &str = "kept";
 /// Highest ratio of the added p99 to the disk's own p99.
@@ -34,6 +36,8 @@ const RATIO: f64 = 2.0;
 const DURABLE: &str = "durable channels";
 const OTHER: &str = "channels in memory";
 const DISK: &str = "fdatasync of 128 bytes";
+/// The disk with the pauses of the publications; it has no target.
+const PACED_DISK: &str = "fdatasync of 128 bytes, 1 ms apart";
 const P99: &str = "p99";
 
 /// Flags of `durable-latency`.
@@ -70,8 +74,10 @@ pub fn run(options: &Options) -> Result<()> {
     let lasts = Duration::from_secs(bench.seconds);
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
-        let probe = bare_log::append(&folder.path().join("bare"), 1.0, lasts / 2, bench.clock)?;
-        note(&mut table, DISK, &probe.recorder)?;
+        for (name, lasts) in [(DISK, (lasts / 2, Duration::ZERO)), (PACED_DISK, (lasts, PACE))] {
+            let probe = bare_log::append(&folder.path().join("bare"), 1.0, lasts, bench.clock)?;
+            note(&mut table, name, &probe.recorder)?;
+        }
         for (name, channels, dense, sum) in &mut subscribed {
             let recorder = turn(&mut bench, &server, dense, channels)?;
             bench.account(name, &recorder);
@@ -123,7 +129,7 @@ fn empty(bench: &Bench) -> Grid {
         bench.connections, bench.seconds
     );
     let mut table = Grid::new("durable-latency", &load, columns.to_vec());
-    [DURABLE, OTHER, DISK].iter().for_each(|target| table.target(target));
+    [DURABLE, OTHER, DISK, PACED_DISK].iter().for_each(|target| table.target(target));
     table
 }
 
@@ -147,6 +153,7 @@ fn p99(table: &Grid, target: &str) -> Result<Vec<f64>> {
 
 fn rows(table: &Grid) -> Result<Vec<Row>> {
     let (durable, other, disk) = (p99(table, DURABLE)?, p99(table, OTHER)?, p99(table, DISK)?);
+    let paced = median(p99(table, PACED_DISK)?)?;
     let added = durable.iter().zip(&other).map(|(durable, other)| durable - other);
     let disk = median(disk)?;
     let added = Row::new("p99 that durability adds", median(added.collect())?, "ns");
@@ -154,6 +161,7 @@ fn rows(table: &Grid) -> Result<Vec<Row>> {
         Row::new(format!("{DURABLE}: p99"), median(durable)?, "ns"),
         Row::new(format!("{OTHER}: p99"), median(other)?, "ns"),
         Row::new(format!("{DISK}: p99"), disk, "ns"),
+        Row::new(format!("{PACED_DISK}: p99"), paced, "ns"),
         added.at_most(RATIO * disk).note(format!(
             "median over the rounds; the target is {RATIO} x the p99 of {DISK} in the same folder, \
              {}",
@@ -170,7 +178,8 @@ mod tests {
     fn table(durable: [f64; 3], other: [f64; 3], disk: [f64; 3]) -> Grid {
         let columns = vec![Column::new(P99, "ns", Better::Less)];
         let mut table = Grid::new("durable-latency", "", columns);
-        for (name, values) in [(DURABLE, durable), (OTHER, other), (DISK, disk)] {
+        let lines = [(DURABLE, durable), (OTHER, other), (DISK, disk), (PACED_DISK, disk)];
+        for (name, values) in lines {
             table.target(name);
             table.line(name).unwrap().values[0] = values.map(|us| Some(us * 1e3)).to_vec();
         }
