@@ -18,12 +18,17 @@ use crate::account::busy_ns;
 use crate::clock::RunClock;
 use crate::latency::Recorder;
 
-/// Appends batches of `mean` records on average to a new file, for so long. A batch begins `pause`
-/// after the begin of the one before it, or later; zero: as soon as that one is synced.
-pub(super) fn append(
+/// Appends batches of `mean` records on average to a new file, for so long, one after the other.
+pub(super) fn append(path: &Path, mean: f64, lasts: Duration, clock: RunClock) -> Result<Turn> {
+    append_with_pauses(path, mean, lasts, Duration::ZERO, clock)
+}
+
+/// The same, but a batch begins `pause` after the begin of the one before it, or later.
+pub(super) fn append_with_pauses(
     path: &Path,
     mean: f64,
-    (lasts, pause): (Duration, Duration),
+    lasts: Duration,
+    pause: Duration,
     clock: RunClock,
 ) -> Result<Turn> {
     ensure!(mean >= 1.0, "a batch of {mean} records: it must have one or more");
@@ -34,7 +39,7 @@ pub(super) fn append(
     let (mut batch, mut acknowledged, mut due) = (Vec::new(), 0, 0.0);
     let written = written_bytes(std::process::id())?;
     let (busy, cpu, begun_ns) = (busy_ns()?, thread_micros(), clock.now_ns());
-    let end_ns = begun_ns + lasts.as_nanos() as u64;
+    let (end_ns, pause_ns) = (begun_ns + lasts.as_nanos() as u64, pause.as_nanos() as u64);
     let (mut sent_ns, mut now_ns) = (begun_ns, begun_ns);
     while now_ns < end_ns {
         // Rounds so that the batches have the mean, whatever its fraction.
@@ -44,7 +49,7 @@ pub(super) fn append(
         for _ in 0..count {
             batch.extend_from_slice(records.next_record());
         }
-        std::thread::sleep(pause.saturating_sub(Duration::from_nanos(clock.now_ns() - sent_ns)));
+        std::thread::sleep(clock.until(sent_ns + pause_ns));
         sent_ns = clock.now_ns();
         file.write_all(&batch).and_then(|()| file.sync_data()).with_context(told)?;
         now_ns = clock.now_ns();
@@ -72,21 +77,21 @@ mod tests {
     fn batches_have_the_mean_and_their_bytes_are_in_the_file() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let path = folder.path().join("log");
-        let lasts = (Duration::from_millis(50), Duration::ZERO);
-        let turn = append(&path, 2.5, lasts, RunClock::start()).unwrap();
+        let turn = append(&path, 2.5, Duration::from_millis(50), RunClock::start()).unwrap();
         let batches = turn.recorder.deliveries.delivered;
         assert_eq!(turn.acknowledged, batches * 5 / 2);
         let bytes = std::fs::metadata(&path).unwrap().len();
         assert_eq!(bytes, turn.acknowledged * super::super::data::BYTES as u64);
         assert!(turn.disk_bytes >= bytes);
-        assert!(append(&path, 0.5, lasts, RunClock::start()).is_err());
+        assert!(append(&path, 0.5, Duration::ZERO, RunClock::start()).is_err());
     }
 
     #[test]
     fn batches_with_pauses_do_not_follow_each_other_sooner() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let lasts = (Duration::from_millis(50), Duration::from_millis(10));
-        let turn = append(&folder.path().join("log"), 1.0, lasts, RunClock::start()).unwrap();
+        let path = folder.path().join("log");
+        let [lasts, pause] = [50, 10].map(Duration::from_millis);
+        let turn = append_with_pauses(&path, 1.0, lasts, pause, RunClock::start()).unwrap();
         assert!((1..=6).contains(&turn.acknowledged), "{}", turn.acknowledged);
     }
 }

@@ -74,10 +74,11 @@ pub fn run(options: &Options) -> Result<()> {
     let lasts = Duration::from_secs(bench.seconds);
     for round in 1..=options.rounds {
         eprintln!("round {round} of {}", options.rounds);
-        for (name, lasts) in [(DISK, (lasts / 2, Duration::ZERO)), (PACED_DISK, (lasts, PACE))] {
-            let probe = bare_log::append(&folder.path().join("bare"), 1.0, lasts, bench.clock)?;
-            note(&mut table, name, &probe.recorder)?;
-        }
+        let bare = folder.path().join("bare");
+        let probe = bare_log::append(&bare, 1.0, lasts / 2, bench.clock)?;
+        note(&mut table, DISK, &probe.recorder)?;
+        let probe = bare_log::append_with_pauses(&bare, 1.0, lasts, PACE, bench.clock)?;
+        note(&mut table, PACED_DISK, &probe.recorder)?;
         for (name, channels, dense, sum) in &mut subscribed {
             let recorder = turn(&mut bench, &server, dense, channels)?;
             bench.account(name, &recorder);

@@ -103,7 +103,7 @@ fn one_round(
         (Duration::from_secs(bench.seconds), bench.connections, bench.clock);
     let folder = options.store.folder()?;
     let log = folder.path().join("bare");
-    bare_log::append(&log, 1.0, (lasts / 2, Duration::ZERO), clock)?.note(table, PROBE)?;
+    bare_log::append(&log, 1.0, lasts / 2, clock)?.note(table, PROBE)?;
     let redis = Redis::start(&folder.sub("redis")?, bench.free_port()?)?;
     let interface = Interface::Redis { kept: KEPT };
     let turned = turn(Side::Redis(&redis), interface, publishers, lasts, clock)?;
@@ -126,7 +126,7 @@ fn one_round(
     let batch = options.batch.or(best.and_then(|(_, batch)| batch));
     let batch =
         batch.context("the server counts no batches of the store; give their mean, --batch")?;
-    bare_log::append(&log, batch, (lasts, Duration::ZERO), clock)?.note(table, BARE)
+    bare_log::append(&log, batch, lasts, clock)?.note(table, BARE)
 }
 
 fn add(series: &mut Vec<(String, Recorder)>, name: &str, recorder: Recorder) -> Result<()> {

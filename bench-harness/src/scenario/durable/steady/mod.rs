@@ -59,8 +59,7 @@ pub fn run(options: &Options) -> Result<()> {
     bench.note(namespace::enter_if_permitted());
     let folder = options.store.folder()?;
     let store = folder.sub("store")?;
-    let lasts = (PROBE, Duration::ZERO);
-    let bare = bare_log::append(&folder.path().join("bare"), 1.0, lasts, bench.clock)?;
+    let bare = bare_log::append(&folder.path().join("bare"), 1.0, PROBE, bench.clock)?;
     let bare = bare.recorder.percentiles()?;
     bench.row(Row::new("fdatasync of 128 bytes: p99", bare.p99 as f64, "ns"));
     bench.row(Row::new("fdatasync of 128 bytes: longest in 10 s", bare.max as f64, "ns"));
